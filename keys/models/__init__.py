@@ -1,0 +1,26 @@
+"""All tables of the service. Only services and the lane write them; see `keys.services` and `keys.steps`."""
+
+from keys.models.audit import AuditEvent
+from keys.models.clients import Client
+from keys.models.ledger import Attempt, CostSource, InFlight, RequestLog, UsageHour, Watermark, Worker
+from keys.models.pool import Account, Cooldown, KeyState, ModelAlias, OpenRouterKey, Pool
+from keys.models.vault import MasterKey
+
+__all__ = [
+    "Account",
+    "Attempt",
+    "AuditEvent",
+    "Client",
+    "Cooldown",
+    "CostSource",
+    "InFlight",
+    "KeyState",
+    "MasterKey",
+    "ModelAlias",
+    "OpenRouterKey",
+    "Pool",
+    "RequestLog",
+    "UsageHour",
+    "Watermark",
+    "Worker",
+]

@@ -1,0 +1,187 @@
+"""All configuration, read from the environment once and validated here. README, section "Settings", has the table.
+
+A wrong value raises `SettingError`, a sentence that names the variable; `manage.py` and `bin/serve` print it and stop.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import dj_database_url
+
+from keys.causes import BenchPolicy
+from keys.keyring import KeyringError, read_keyring
+from opensvm.environment import Environment, SettingError
+
+env = Environment()
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# -- Where things are ------------------------------------------------------------------------------------------------
+OPENSVM_SANDBOX = env.flag("OPENSVM_SANDBOX", False)  # set by `serve --sandbox` for its children
+OPENSVM_VAR_DIR = env.path("OPENSVM_VAR_DIR", BASE_DIR / "var", base=BASE_DIR)
+OPENSVM_LOG_FILE = env.path("OPENSVM_LOG_FILE", BASE_DIR / "logs" / "opensvm.log", base=BASE_DIR)
+OPENSVM_KEYRING = env.path("OPENSVM_KEYRING", OPENSVM_VAR_DIR / "keyring.json", base=BASE_DIR)
+OPENSVM_ENVIRONMENT = env.text("OPENSVM_ENVIRONMENT", "production")
+
+# -- Where we listen and how we are reached --------------------------------------------------------------------------
+OPENSVM_HOST = env.text("OPENSVM_HOST", "127.0.0.1")
+OPENSVM_PORT = env.integer("OPENSVM_PORT", 8000, low=1, high=65535)
+_host_in_url = f"[{OPENSVM_HOST}]" if ":" in OPENSVM_HOST else OPENSVM_HOST
+OPENSVM_URL = env.http_url("OPENSVM_URL", f"http://{_host_in_url}:{OPENSVM_PORT}")
+OPENSVM_TRUSTED_PROXIES = env.networks("OPENSVM_TRUSTED_PROXIES")
+OPENSVM_DRAIN_SECONDS = env.number("OPENSVM_DRAIN", 30.0, low=0.0, high=3600.0)
+
+# -- Upstream; names and units are those of the OpenRouter setup guide -----------------------------------------------
+OPENROUTER_BASE_URL = env.http_url("OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1")
+OPENROUTER_TIMEOUT_SECONDS = env.integer("OPENROUTER_TIMEOUT", 600_000, low=1, high=86_400_000) / 1000
+OPENROUTER_MAX_RETRIES = env.integer("OPENROUTER_MAX_RETRIES", 3, low=0, high=20)
+OPENROUTER_RETRY_DELAY_SECONDS = env.integer("OPENROUTER_RETRY_DELAY", 1000, low=0, high=600_000) / 1000
+OPENROUTER_HEADERS = env.headers("OPENROUTER_HEADERS")
+OPENROUTER_CONNECT_TIMEOUT_SECONDS = 10.0
+MAX_KEYS_PER_REQUEST = 10
+
+# -- Times. OPENSVM_TIME_SCALE shortens all of them together, for tests ----------------------------------------------
+OPENSVM_TIME_SCALE = env.number("OPENSVM_TIME_SCALE", 1.0, low=0.001, high=1.0)
+
+
+def _scaled(seconds: float) -> float:
+    return seconds * OPENSVM_TIME_SCALE
+
+
+def _cooldown(name: str, default: float) -> float:
+    return _scaled(env.number(name, default, low=1.0, high=86_400.0))
+
+
+BENCH_POLICY = BenchPolicy(
+    rate_limited_seconds=_cooldown("OPENSVM_COOLDOWN_SECONDS", 300.0),
+    account_seconds=_cooldown("OPENSVM_ACCOUNT_COOLDOWN_SECONDS", 60.0),
+    credit_seconds=_cooldown("OPENSVM_CREDIT_COOLDOWN_SECONDS", 300.0),
+    key_limit_seconds=_cooldown("OPENSVM_KEY_LIMIT_COOLDOWN_SECONDS", 3600.0),
+    refused_seconds=_cooldown("OPENSVM_REFUSED_COOLDOWN_SECONDS", 60.0),
+)
+TRIAL_SECONDS = _scaled(60.0)  # a trial without an event for so long is free again
+FIRST_EVENT_SECONDS = _scaled(60.0)  # then a stream begins with a ping, and failover ends
+PING_SECONDS = _scaled(15.0)
+SETTLE_TIMEOUT_SECONDS = 5.0
+BODY_SILENCE_SECONDS = _scaled(30.0)
+BODY_GRACE_SECONDS = _scaled(30.0)
+BODY_MIN_BYTES_PER_SECOND = 64 * 1024
+HEADER_TIMEOUT_SECONDS = 10.0
+BEAT_SECONDS = _scaled(5.0)
+RESET_COOLDOWNS_SECONDS = _scaled(15.0)
+AGGREGATE_USAGE_SECONDS = _scaled(60.0)
+CHECK_KEYS_SECONDS = _scaled(300.0)
+RECHECK_INVALID_SECONDS = _scaled(300.0)  # in the first hour; then once in RECHECK_INVALID_LATER_SECONDS
+RECHECK_INVALID_LATER_SECONDS = _scaled(3600.0)
+
+# -- Sizes -----------------------------------------------------------------------------------------------------------
+MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_BODIES_BYTES = 256 * 1024 * 1024  # of all bodies that one process is reading
+MAX_HEADER_BYTES = 64 * 1024
+MAX_JSON_DEPTH = 1000
+PARSE_IN_THREAD_BYTES = 256 * 1024
+LANE_QUEUE_SIZE = 4096
+
+# -- Database --------------------------------------------------------------------------------------------------------
+DATABASE_URL = env.text("DATABASE_URL", "")
+if DATABASE_URL:
+    try:
+        _database = dict(dj_database_url.parse(DATABASE_URL))
+    except ValueError as exc:
+        raise SettingError("DATABASE_URL can't be understood: write postgres://user:password@host:5432/name.") from exc
+else:
+    _database = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(OPENSVM_VAR_DIR / "opensvm.sqlite3")}
+if _database["ENGINE"] == "django.db.backends.sqlite3":
+    _database["ENGINE"] = "opensvm.sqlite"
+    _database["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+    }
+elif _database["ENGINE"] != "django.db.backends.postgresql":
+    raise SettingError("DATABASE_URL must be postgres:// or sqlite://; other databases are not supported.")
+DATABASES = {"default": _database}
+IS_SQLITE = _database["ENGINE"] == "opensvm.sqlite"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+OPENSVM_WORKERS = env.integer(
+    "OPENSVM_WORKERS", 2 if IS_SQLITE else max(1, min(os.cpu_count() or 1, 8)), low=1, high=64
+)
+
+# -- Celery ----------------------------------------------------------------------------------------------------------
+CELERY_BROKER_URL = env.text("CELERY_BROKER_URL", "")  # empty: the folder broker under var/, see opensvm/celery.py
+BROKER_DIR = OPENSVM_VAR_DIR / "broker"
+
+# -- Django ----------------------------------------------------------------------------------------------------------
+try:
+    SECRET_KEY = read_keyring(OPENSVM_KEYRING).derive_text("django-secret-key")
+except KeyringError:
+    SECRET_KEY = secrets.token_urlsafe(32)  # before the first start only; `serve` refuses to run without a keyring
+DEBUG = False
+_url = urlsplit(OPENSVM_URL)
+ALLOWED_HOSTS = sorted({_url.hostname or "", OPENSVM_HOST, "127.0.0.1", "localhost", "[::1]"} - {"", "0.0.0.0", "::"})
+CSRF_TRUSTED_ORIGINS = [f"{_url.scheme}://{_url.netloc}"]
+_https = _url.scheme == "https"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
+SESSION_COOKIE_HTTPONLY = True
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+ROOT_URLCONF = "opensvm.urls"
+ASGI_APPLICATION = "opensvm.asgi.application"
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "keys",
+    "proxy",
+    "opensvm",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+STATIC_URL = "/static/"
+WHITENOISE_USE_FINDERS = True  # nothing to collect at start
+REST_FRAMEWORK = {
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+LOGGING_CONFIG = "opensvm.logs.configure"
+LOGGING: dict[str, object] = {}

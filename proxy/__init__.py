@@ -1,0 +1,1 @@
+"""The HTTP data plane: credentials, dispatch, upstream transport, relay and errors. It has no models."""
