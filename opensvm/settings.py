@@ -184,4 +184,9 @@ REST_FRAMEWORK = {
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
 LOGGING_CONFIG = "opensvm.logs.configure"
-LOGGING: dict[str, object] = {}
+LOGGING = {  # rotated at this size, with so many older files kept
+    "file": str(OPENSVM_LOG_FILE),
+    "environment": OPENSVM_ENVIRONMENT,
+    "max_bytes": 50 * 1024 * 1024,
+    "keep": 5,
+}

@@ -1,0 +1,100 @@
+"""A log record as one line of JSON: bounded, UTF-8, without control characters and without keys. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import re
+
+MAX_LINE_BYTES = 16 * 1024
+MAX_TRACEBACK_CHARACTERS = 6000
+MAX_MESSAGE_CHARACTERS = 2000
+CUT_FIELD_CHARACTERS = 200
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_OPENROUTER_KEY = re.compile(r"sk-or-v1-([A-Za-z0-9_-]+)")
+_CLIENT_KEY = re.compile(r"(sk-ant-api03-[A-Za-z0-9_-]{4})[A-Za-z0-9_-]+")
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")  # what json.dumps leaves as it is
+_formatter = logging.Formatter()
+
+
+def to_line(record: logging.LogRecord, *, environment: str, max_bytes: int = MAX_LINE_BYTES) -> bytes:
+    """The whole line, newline included, at most `max_bytes` (1024 or more) long. Never raises for what a record holds."""
+    fields = _fields(record, environment)
+    line = _encode(fields)
+    if len(line) > max_bytes:
+        line = _encode({name: _cut(value, CUT_FIELD_CHARACTERS) for name, value in fields.items()} | {"cut": True})
+    if len(line) > max_bytes:
+        basic = {name: _cut(fields[name], 100) for name in ("ts", "level", "event", "msg", "pid")}
+        line = _encode(basic | {"cut": True})
+    return line
+
+
+def redact(text: str) -> str:
+    """`text` with upstream keys shown as their tail and client keys as their beginning."""
+    return _CLIENT_KEY.sub(r"\1…", _OPENROUTER_KEY.sub(_tail, text))
+
+
+def _tail(match: re.Match[str]) -> str:
+    secret = match.group(1)
+    return f"...{secret[-4:]}" if len(secret) >= 8 else "..."
+
+
+def _fields(record: logging.LogRecord, environment: str) -> dict[str, object]:
+    extras = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    stamp = dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds")
+    fields: dict[str, object] = {
+        "ts": stamp.replace("+00:00", "Z"),
+        "level": record.levelname.lower(),
+        "event": str(extras.pop("event", record.name)),
+        "msg": _cut(_message(record), MAX_MESSAGE_CHARACTERS),
+        "environment": environment,
+        "pid": record.process,
+    }
+    fields.update({name: value for name, value in extras.items() if name not in fields})
+    traceback = _traceback(record)
+    return fields | {"traceback": traceback} if traceback else fields
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return redact(record.getMessage())
+    except Exception:
+        return redact(f"{record.msg!s} (its arguments don't fit)")
+
+
+def _traceback(record: logging.LogRecord) -> str:
+    """The end of it, where the cause is; redacted before it is cut, so that no half of a key stays."""
+    try:
+        text = _formatter.formatException(record.exc_info) if record.exc_info else record.exc_text or ""
+    except Exception:
+        text = "the exception can't be shown"
+    text = redact(text)
+    return text if len(text) <= MAX_TRACEBACK_CHARACTERS else f"…{text[-MAX_TRACEBACK_CHARACTERS:]}"
+
+
+def _cut(value: object, characters: int) -> object:
+    text = redact(value) if isinstance(value, str) else None
+    if text is None:
+        if isinstance(value, bool | int | float | None):
+            return value
+        text = redact(_to_json(value))
+    return text if len(text) <= characters else f"{text[:characters]}…"
+
+
+def _encode(fields: dict[str, object]) -> bytes:
+    text = ", ".join(f"{json.dumps(str(name), ensure_ascii=False)}: {_to_json(value)}" for name, value in fields.items())
+    text = _UNPRINTABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", redact(f"{{{text}}}\n"))
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes \udcff, which JSON allows
+
+
+def _to_json(value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    except Exception:
+        pass
+    try:
+        return json.dumps(repr(value), ensure_ascii=False)
+    except Exception:
+        return f'"<{type(value).__name__} that can\'t be shown>"'
