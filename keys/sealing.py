@@ -1,0 +1,164 @@
+"""Secrets in memory (`Sealed`) and at rest (`Vault`): AES-256-GCM, bound to the row, under a key of the keyring.
+
+Ciphertext: version byte, length of the key id, key id, 12 bytes of nonce, ciphertext with its tag. The associated data
+names table, column, row and key id, so a ciphertext that is copied to another place can't be opened. Every purpose has
+its own HKDF sub-key. Django's SECRET_KEY is not involved.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+import json
+import os
+from pathlib import Path
+from typing import NoReturn
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from django.conf import settings
+
+from keys.keyring import Keyring, KeyringError, read_keyring
+
+VERSION = 1
+NONCE_BYTES = 12
+TAG_BYTES = 16
+KEY_TABLE = "keys_openrouterkey"
+KEY_COLUMN = "secret"
+
+
+class Undecryptable(Exception):  # noqa: N818 - reads as what the secret is
+    """A stored secret can't be opened. The message names the place and the reason, never a byte of it."""
+
+
+class Sealed:
+    """A secret in memory. Nothing but `reveal` gives it away: text forms are masked, copies and pickles refused."""
+
+    __slots__ = ("__text",)
+
+    def __init__(self, text: str) -> None:
+        self.__text = text
+
+    def reveal(self) -> str:
+        return self.__text
+
+    def __repr__(self) -> str:
+        return "<sealed>"
+
+    def __format__(self, spec: str) -> str:
+        return "<sealed>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sealed):
+            return NotImplemented
+        return hmac.compare_digest(_compared(self.__text), _compared(other.__text))
+
+    __hash__ = None  # type: ignore[assignment]  # a hash would let dictionaries compare in variable time
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("A sealed secret can't be pickled or copied.")
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError("A sealed secret can't be copied.")
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        raise TypeError("A sealed secret can't be copied.")
+
+
+class Vault:
+    """Seals and opens secrets with the keys of one keyring, and makes the digests that secrets are found by."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self.keyring = keyring
+        self._ciphers = {key_id: AESGCM(keyring.master_subkey(key_id, "seal")) for key_id in keyring.ids}
+        self._fingerprint_key = keyring.index_subkey("fingerprint")
+        self._client_key = keyring.index_subkey("client digest")
+
+    def seal(self, secret: Sealed, *, table: str, column: str, row: UUID) -> bytes:
+        """Seal with the newest master key."""
+        key_id = self.keyring.active_id
+        nonce = os.urandom(NONCE_BYTES)
+        place = _place(table, column, row, key_id)
+        return _header(key_id) + nonce + self._ciphers[key_id].encrypt(nonce, secret.reveal().encode(), place)
+
+    def unseal(self, ciphertext: bytes | memoryview, *, table: str, column: str, row: UUID) -> Sealed:
+        """Open what `seal` made for the same place; Undecryptable for everything else."""
+        where = f"{table}.{column} of {row}"
+        key_id, body = _split(bytes(ciphertext), where)
+        cipher = self._ciphers.get(key_id)
+        if cipher is None:
+            raise Undecryptable(f"{where} is sealed with master key {key_id}, which the keyring lacks.")
+        try:
+            text = cipher.decrypt(body[:NONCE_BYTES], body[NONCE_BYTES:], _place(table, column, row, key_id))
+            return Sealed(text.decode())
+        except (InvalidTag, UnicodeDecodeError):
+            raise Undecryptable(
+                f"{where} was changed, or was sealed for another place or by another keyring."
+            ) from None
+
+    def key_id_of(self, ciphertext: bytes | memoryview) -> str:
+        return _split(bytes(ciphertext), "A secret")[0]
+
+    def fingerprint(self, key_text: str) -> str:
+        """64 hexadecimal digits that find an OpenRouter key again."""
+        return hmac.digest(self._fingerprint_key, key_text.encode(), hashlib.sha256).hex()
+
+    def client_digest(self, client_key: str) -> str:
+        """64 hexadecimal digits that find a client by its key."""
+        return hmac.digest(self._client_key, client_key.encode(), hashlib.sha256).hex()
+
+    def check_value(self, key_id: str) -> str:
+        """What the database keeps to know this master key by; KeyError for an id that the keyring lacks."""
+        return hmac.digest(self.keyring.master_subkey(key_id, "check"), b"opensvm", hashlib.sha256).hex()
+
+
+def get_vault() -> Vault:
+    """The vault of `settings.OPENSVM_KEYRING`, made again when the file is replaced. Ask each time; don't keep it.
+
+    One `stat` a call. A file that vanishes or breaks while the service runs leaves the last good vault in use.
+    """
+    path = Path(settings.OPENSVM_KEYRING)
+    known = _vaults.get(path)
+    try:
+        stamp = _stamp(path)
+        if known is None or known[0] != stamp:
+            known = _vaults[path] = (stamp, Vault(read_keyring(path)))
+    except (OSError, KeyringError):
+        if known is None:
+            return Vault(read_keyring(path))  # says what is wrong
+    return known[1]
+
+
+_vaults: dict[Path, tuple[tuple[int, int, int], Vault]] = {}
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+@functools.lru_cache(maxsize=64)
+def _header(key_id: str) -> bytes:
+    return bytes([VERSION, len(key_id)]) + key_id.encode("ascii")
+
+
+def _place(table: str, column: str, row: UUID, key_id: str) -> bytes:
+    return json.dumps(["opensvm", VERSION, table, column, str(row), key_id]).encode()
+
+
+def _split(ciphertext: bytes, where: str) -> tuple[str, bytes]:
+    if not ciphertext:
+        raise Undecryptable(f"{where} is empty: it was erased or never stored.")
+    if ciphertext[0] != VERSION:
+        raise Undecryptable(f"{where} has the unknown format {ciphertext[0]}.")
+    end = 2 + (ciphertext[1] if len(ciphertext) > 1 else 0)
+    key_id, body = ciphertext[2:end], ciphertext[end:]
+    if not key_id.isascii() or len(body) < NONCE_BYTES + TAG_BYTES:
+        raise Undecryptable(f"{where} is damaged or cut short.")
+    return key_id.decode("ascii"), body
+
+
+def _compared(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
