@@ -99,7 +99,7 @@ class BenchPolicy:
             case Cause.ACCOUNT_LIMITED:
                 return self.account_seconds
             case Cause.OUT_OF_CREDIT:
-                return min(self.credit_seconds * 2 ** min(repeat, 20), MAX_HINT_SECONDS)
+                return min(self.credit_seconds * float(2 ** min(repeat, 20)), MAX_HINT_SECONDS)
             case Cause.KEY_LIMIT_REACHED:
                 return self.key_limit_seconds
             case Cause.KEY_REFUSED:

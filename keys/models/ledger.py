@@ -94,7 +94,7 @@ class Attempt(models.Model):
     """An upstream try that failed."""
 
     request = models.ForeignKey(
-        RequestLog, db_constraint=False, on_delete=models.DO_NOTHING, related_name="failed_attempts"
+        RequestLog, db_constraint=False, db_index=False, on_delete=models.DO_NOTHING, related_name="failed_attempts"
     )
     n = models.PositiveSmallIntegerField()  # 1 is the first try
     key = models.ForeignKey(
@@ -109,6 +109,7 @@ class Attempt(models.Model):
     class Meta:
         verbose_name = "failed attempt"
         ordering = ("request", "n")
+        constraints = [models.UniqueConstraint(fields=["request", "n"], name="attempt_once")]
 
 
 class UsageHour(models.Model):

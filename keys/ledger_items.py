@@ -1,0 +1,141 @@
+"""What the lane takes and what it gives back: the steps of a request as frozen values.
+
+`Admit` answers `Admitted`, `Denied` or `NoKey`; `Switch` answers `Selection` or `NoKey`; `Settlement` and
+`PassTrial` answer None. They cross from the asyncio side to the lane's thread, so they hold no model instances.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from keys.causes import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request, for its ledger row. Any bytes may be in these texts; the lane cleans and cuts them."""
+
+    client_ip: str = ""
+    user_agent: str = ""
+    session_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    id: UUID
+    request_id: str
+    client_digest: str
+    model_asked: str
+    stream: bool
+    created_at: dt.datetime
+    caller: Caller = field(default_factory=Caller)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The key that a try uses. `secret` is still sealed; `turn` is its place in the round robin."""
+
+    key_id: UUID
+    account_id: UUID | None
+    name: str
+    tail: str
+    secret: bytes
+    turn: int
+    is_trial: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    client_id: UUID
+    client_name: str
+    model_sent: str
+    selection: Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The client key opens nothing: `reason` is for the log alone (unknown, revoked, expired, scope)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoKey:
+    """No key is free. `benched` counts keys by cause, for the log; clients are told none of it."""
+
+    client_id: UUID | None
+    pool_size: int
+    benched: dict[str, int]
+    is_rate_limited: bool
+    retry_after_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailedTry:
+    n: int
+    selection: Selection
+    failure: Failure
+    duration_ms: int
+    at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Write `failures`, move the request to a key that is not in `tried`. One commit, before that key is asked."""
+
+    id: UUID
+    model_sent: str
+    client_id: UUID
+    tried: frozenset[UUID]
+    failures: tuple[FailedTry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PassTrial:
+    """The first good upstream event of a trial has come: the cause is gone."""
+
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """As Anthropic counts: `input` is without cache reads and writes."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The outcome of a request: its ledger row, and what its last failures and its trial came to."""
+
+    id: UUID
+    request_id: str
+    client_id: UUID
+    key_id: UUID | None
+    model_asked: str
+    model_sent: str
+    status: int
+    error_type: str
+    cause: str
+    attempts: int
+    stream: bool
+    tokens: Tokens
+    cost_nano: int | None
+    cost_source: str
+    latency_ms: int
+    first_token_ms: int | None
+    generation_id: str
+    created_at: dt.datetime
+    caller: Caller
+    failures: tuple[FailedTry, ...] = ()
+    holds_trial: bool = False  # its last selection was a trial that has not been passed yet
+    trial_passed: bool = False
+
+
+LaneItem = Admit | Switch | PassTrial | Settlement
+LaneResult = Admitted | Denied | NoKey | Selection | None

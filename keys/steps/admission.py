@@ -1,0 +1,213 @@
+"""ADMIT and SWITCH: is the client known, which key is next. Part of a batch, under the Pool's lock."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from keys.causes import Cause
+from keys.ledger_items import Admit, Admitted, Denied, NoKey, Selection, Switch
+from keys.model_names import alias_candidates, upstream_model, variant_of
+from keys.models import Cooldown, KeyState, OpenRouterKey
+from keys.selection import Candidate, Rotation
+from keys.steps.statements import Statements
+
+MESSAGES_SCOPE = "messages"
+MAX_RETRY_AFTER_SECONDS = 60
+LAST_USED_STEP = dt.timedelta(minutes=1)
+_MARGIN = 16  # more candidates than a request may have tried before
+_RATE_CAUSES = frozenset({Cause.KEY_RATE_LIMITED})
+
+
+@dataclass(slots=True)
+class KnownClient:
+    id: UUID
+    name: str
+    scopes: str
+    expires_at: dt.datetime | None
+    revoked_at: dt.datetime | None
+    last_used_at: dt.datetime | None
+
+    def denial(self, now: dt.datetime) -> str:
+        """Why it may not send messages now; empty if it may."""
+        if self.revoked_at is not None:
+            return "revoked"
+        if self.expires_at is not None and self.expires_at <= now:
+            return "expired"
+        return "" if MESSAGES_SCOPE in self.scopes.split() else "scope"
+
+
+@dataclass(slots=True)
+class Admission:
+    """The selections of one batch. `turn` is the Pool's counter, which the batch saves when it is through."""
+
+    sql: Statements
+    now: dt.datetime
+    trial_seconds: float
+    worker: UUID
+    turn: int
+    wanted: int  # how many selections the batch may make
+    _rotations: dict[str, Rotation] = field(default_factory=dict)
+    _selected: dict[UUID, Candidate] = field(default_factory=dict)
+    _shortage: NoKey | None = None
+
+    def select(self, request_id: UUID, model_sent: str, tried: Collection[UUID]) -> Selection | NoKey:
+        """The next key for a request, or why there is none."""
+        variant = variant_of(model_sent)
+        candidate = self._rotation(variant).take(tried, self._next_turn)
+        if candidate is None and self._rotation(variant).is_partial:
+            self.flush()
+            self.wanted = max(self.wanted * 4, len(tried) + 1000)
+            candidate = self._rotation(variant).take(tried, self._next_turn)
+        if candidate is None:
+            return self._no_key()
+        self._selected[candidate.key_id] = candidate
+        if candidate.is_due:
+            self._begin_trial(candidate, request_id, variant)
+        return Selection(
+            key_id=candidate.key_id,
+            account_id=candidate.account_id,
+            name=candidate.name,
+            tail=candidate.tail,
+            secret=candidate.secret,
+            turn=candidate.turn,
+            is_trial=candidate.is_due,
+        )
+
+    def flush(self) -> None:
+        """Write what was selected; the next selection reads the keys anew."""
+        selected = sorted(self._selected.values(), key=lambda candidate: candidate.key_id)
+        if selected:
+            self.sql.save_selections([(c.key_id, c.turn, c.times_selected) for c in selected], self.now)
+            self.sql.save_turn(self.turn)
+        self._selected.clear()
+        self._rotations.clear()
+
+    def _next_turn(self) -> int:
+        self.turn += 1
+        return self.turn
+
+    def _rotation(self, variant: str) -> Rotation:
+        if variant not in self._rotations:
+            if self._rotations:
+                self.flush()  # one list at a time: two would not see each other's turns
+            self._rotations[variant] = self._read_rotation(variant)
+        return self._rotations[variant]
+
+    def _read_rotation(self, variant: str) -> Rotation:
+        limit = self.wanted + _MARGIN
+        rows = self.sql.read_candidates(
+            variant=variant,
+            now=self.now,
+            stale_trial=self.now - dt.timedelta(seconds=self.trial_seconds),
+            limit=limit,
+        )
+        return Rotation([self._candidate(row) for row in rows], is_partial=len(rows) == limit)
+
+    def _candidate(self, row: tuple[Any, ...]) -> Candidate:
+        key_id, account_id, name, tail, secret, tier, turn, is_due = row
+        return Candidate(
+            key_id=self.sql.read_uuid(key_id) or UUID(int=0),
+            account_id=self.sql.read_uuid(account_id),
+            name=name,
+            tail=tail,
+            secret=bytes(secret),
+            tier=tier,
+            turn=turn,
+            is_due=bool(is_due),
+        )
+
+    def _begin_trial(self, candidate: Candidate, request_id: UUID, variant: str) -> None:
+        """Give the trial to this request: nobody else gets this key, or its account, until it is over."""
+        cooldowns = self.sql.read_due_cooldowns(candidate.key_id, candidate.account_id, variant)
+        self.sql.begin_trial([row[0] for row in cooldowns], request_id, self.now)
+        accounts = {self.sql.read_uuid(row[1]) for row in cooldowns} - {None}
+        self._rotations[variant].drop(lambda other: other.key_id == candidate.key_id or other.account_id in accounts)
+
+    def _no_key(self) -> NoKey:
+        if self._shortage is None:
+            self._shortage = find_shortage(self.now)
+        return self._shortage
+
+
+def find_shortage(now: dt.datetime) -> NoKey:
+    """Why no key is free: two queries over the active keys and their open cooldowns."""
+    keys = list(OpenRouterKey.objects.filter(state=KeyState.ACTIVE).values_list("id", "account_id"))
+    by_target: dict[UUID, list[tuple[str, dt.datetime]]] = {}
+    for cooldown in Cooldown.objects.filter(cleared_at__isnull=True):
+        target = cooldown.key_id or cooldown.account_id
+        assert target is not None
+        by_target.setdefault(target, []).append((cooldown.cause, cooldown.until))
+    benches = [by_target.get(key, []) + (by_target.get(account, []) if account else []) for key, account in keys]
+    waits = [max(until for _, until in bench) - now for bench in benches if bench]
+    seconds = min((wait.total_seconds() for wait in waits), default=1.0)
+    return NoKey(
+        client_id=None,
+        pool_size=len(keys),
+        benched=dict(Counter(max(bench, key=lambda item: item[1])[0] for bench in benches if bench)),
+        is_rate_limited=any(bench and {cause for cause, _ in bench} <= _RATE_CAUSES for bench in benches),
+        retry_after_seconds=min(max(int(seconds + 0.999), 1), MAX_RETRY_AFTER_SECONDS),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Doorman:
+    """Clients and aliases of the requests that ask for admission, read once for the batch."""
+
+    clients: dict[str, KnownClient]
+    aliases: dict[str, str]
+
+    @classmethod
+    def read(cls, sql: Statements, asked: Collection[Admit]) -> Doorman:
+        """Two statements."""
+        rows = sql.read_clients(sorted({item.client_digest for item in asked}))
+        clients = {
+            digest: KnownClient(
+                id=sql.read_uuid(client_id) or UUID(int=0),
+                name=name,
+                scopes=scopes,
+                expires_at=sql.read_stamp(expires_at),
+                revoked_at=sql.read_stamp(revoked_at),
+                last_used_at=sql.read_stamp(last_used_at),
+            )
+            for digest, client_id, name, scopes, expires_at, revoked_at, last_used_at in rows
+        }
+        names = sorted({name for item in asked for name in alias_candidates(item.model_asked)})
+        return cls(clients, sql.read_aliases(names))
+
+    def touch(self, sql: Statements, used: Iterable[KnownClient], now: dt.datetime) -> None:
+        """`last_used_at`, at most once a minute for each client."""
+        due = {
+            client.id for client in used if client.last_used_at is None or client.last_used_at <= now - LAST_USED_STEP
+        }
+        if due:
+            sql.touch_clients(sorted(due), now)
+
+
+def admit(item: Admit, *, doorman: Doorman, admission: Admission) -> Admitted | Denied | NoKey:
+    """One request's admission. The caller writes the InFlight row, or the ledger row when there is no key."""
+    client = doorman.clients.get(item.client_digest)
+    if client is None:
+        return Denied("unknown")
+    if reason := client.denial(admission.now):
+        return Denied(reason)
+    model_sent = upstream_model(item.model_asked, doorman.aliases)
+    selection = admission.select(item.id, model_sent, ())
+    if isinstance(selection, NoKey):
+        return NoKey(
+            client_id=client.id,
+            pool_size=selection.pool_size,
+            benched=selection.benched,
+            is_rate_limited=selection.is_rate_limited,
+            retry_after_seconds=selection.retry_after_seconds,
+        )
+    return Admitted(client_id=client.id, client_name=client.name, model_sent=model_sent, selection=selection)
+
+
+def switch(item: Switch, *, admission: Admission) -> Selection | NoKey:
+    """The next key for a request whose last try failed."""
+    return admission.select(item.id, item.model_sent, item.tried)

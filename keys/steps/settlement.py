@@ -1,0 +1,153 @@
+"""SETTLE: the ledger row in, the InFlight row out. Part of a batch.
+
+The InFlight row is the right to settle. Without it but with a ledger row, a settlement is a repeat and may only
+improve the cost; without either it is inserted all the same and reported, because a row must never be lost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from keys.ledger_items import Admit, Caller, FailedTry, NoKey, Settlement, Tokens
+from keys.models import CostSource, RequestLog
+from keys.steps.clean import clean_text
+from keys.steps.statements import Statements
+
+logger = logging.getLogger("opensvm.ledger")
+
+_COST_RANK = {source: rank for rank, source in enumerate(CostSource.values)}
+
+
+def settle(items: Sequence[Settlement], *, sql: Statements, now: dt.datetime) -> list[UUID]:
+    """Settle each once; answers the ids that had neither an InFlight nor a ledger row."""
+    if not items:
+        return []
+    ids = [item.id for item in items]
+    in_flight = sql.lock_in_flight(ids)
+    known = _known_rows([row for row in ids if row not in in_flight])
+    orphans = []
+    fresh: dict[UUID, Settlement] = {}
+    for item in items:
+        if item.id in known or item.id in fresh:
+            improve_cost(item, now)
+        else:
+            fresh[item.id] = item
+            if item.id not in in_flight:
+                orphans.append(item.id)
+    sql.insert_ledger([ledger_row(item, sql, now) for item in fresh.values()])
+    write_attempts([(item.id, failed) for item in fresh.values() for failed in item.failures], sql)
+    if in_flight:
+        sql.delete_in_flight(sorted(in_flight))
+    return orphans
+
+
+def improve_cost(item: Settlement, now: dt.datetime) -> bool:
+    """Take a repeat's cost if its source is better: unknown < estimated < reconciled < reported."""
+    worse = [source for source, rank in _COST_RANK.items() if rank < _COST_RANK[item.cost_source]]
+    return bool(
+        RequestLog.objects.filter(pk=item.id, cost_source__in=worse).update(
+            cost_nano=item.cost_nano,
+            cost_source=item.cost_source,
+            input_tokens=item.tokens.input,
+            output_tokens=item.tokens.output,
+            cache_read_tokens=item.tokens.cache_read,
+            cache_write_tokens=item.tokens.cache_write,
+            recorded_at=now,
+        )
+    )
+
+
+def write_attempts(failures: Iterable[tuple[UUID, FailedTry]], sql: Statements) -> None:
+    rows = [
+        (
+            sql.uuid(request_id),
+            failed.n,
+            sql.uuid(failed.selection.key_id),
+            failed.failure.upstream_status,
+            failed.failure.cause.value,
+            clean_text(failed.failure.detail or failed.failure.message, 300),
+            failed.duration_ms,
+            sql.stamp(failed.at),
+        )
+        for request_id, failed in failures
+    ]
+    if rows:
+        sql.insert_attempts(rows)
+
+
+def ledger_row(item: Settlement, sql: Statements, now: dt.datetime, *, is_flagged: bool = False) -> tuple[Any, ...]:
+    """The values of one ledger row, in the order of the ledger's columns."""
+    return (
+        sql.uuid(item.id),
+        sql.uuid(item.client_id),
+        sql.uuid(item.key_id),
+        clean_text(item.model_asked, 200),
+        clean_text(item.model_sent, 200),
+        item.status,
+        item.error_type,
+        item.cause,
+        item.attempts,
+        item.stream,
+        item.tokens.input,
+        item.tokens.output,
+        item.tokens.cache_read,
+        item.tokens.cache_write,
+        item.cost_nano,
+        item.cost_source,
+        item.latency_ms,
+        item.first_token_ms,
+        clean_text(item.generation_id, 100),
+        item.request_id,
+        clean_text(item.caller.client_ip, 45),
+        clean_text(item.caller.user_agent, 300),
+        clean_text(item.caller.session_id, 256),
+        is_flagged,
+        sql.stamp(item.created_at),
+        sql.stamp(now),
+    )
+
+
+def emptied(item: Settlement) -> Settlement:
+    """A row that the database refuses, without its strangers' texts. Its money, key and client stay."""
+    return dataclasses.replace(
+        item, model_asked="", model_sent="", generation_id="", caller=Caller(), failures=(), tokens=Tokens()
+    )
+
+
+def settlement_without_key(
+    item: Admit, shortage: NoKey, *, status: int, error_type: str, now: dt.datetime
+) -> Settlement:
+    """The row of a request that found no key free: nothing was asked upstream, so nothing was billed."""
+    assert shortage.client_id is not None
+    return Settlement(
+        id=item.id,
+        request_id=item.request_id,
+        client_id=shortage.client_id,
+        key_id=None,
+        model_asked=item.model_asked,
+        model_sent="",
+        status=status,
+        error_type=error_type,
+        cause="no_key",
+        attempts=0,
+        stream=item.stream,
+        tokens=Tokens(),
+        cost_nano=0,
+        cost_source=CostSource.REPORTED,
+        latency_ms=max(int((now - item.created_at).total_seconds() * 1000), 0),
+        first_token_ms=None,
+        generation_id="",
+        created_at=item.created_at,
+        caller=item.caller,
+    )
+
+
+def _known_rows(ids: Sequence[UUID]) -> set[UUID]:
+    if not ids:
+        return set()
+    return set(RequestLog.objects.filter(pk__in=ids).values_list("pk", flat=True))
