@@ -1,0 +1,227 @@
+"""Reads from an answer what the ledger needs, and gives the client's model name back without touching another byte.
+
+Two sources: a whole JSON answer (`read_answer`), or a stream's message_start and message_delta (`UsageReader`).
+Nothing here fails on what upstream sends but `read_answer`, for what is no JSON object at all.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Any, Final
+
+from proxy.json_text import is_too_deep, load_exact, with_room
+from proxy.sse import RawEvent
+
+MAX_TOKENS: Final = 2**40  # far above any answer, far below a 64-bit sum of many
+MAX_COST_USD: Final = 1_000_000
+_NANO: Final = Decimal("1e-9")
+_MONEY: Final = Context(prec=50, rounding=ROUND_HALF_EVEN)
+_MAX_NAME_CHARS: Final = 200
+
+
+class UnreadableAnswer(Exception):
+    """The body of an answer is not a JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as Anthropic counts them, `input_tokens` without cache reads and writes. `cost_nano`: None if not told."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost_nano: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`error`: the whole document if it is an error in spite of its status 200, for `failures.classify_event`."""
+
+    id: str
+    model: str
+    stop_reason: str
+    usage: Usage
+    is_message: bool
+    error: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class UsageReader:
+    """Folds a stream's events; later values override earlier ones, null is no value.
+
+    `stop_reason` is set from the message_delta on that finishes the answer.
+    """
+
+    id: str = ""
+    model: str = ""
+    stop_reason: str = ""
+    usage: Usage = field(default_factory=Usage)
+
+    def fold(self, kind: bytes, data: bytes) -> None:
+        """Takes message_start and message_delta; other kinds cost one comparison."""
+        if kind == b"message_start":
+            message = _mapping(parse_payload(data).get("message"))
+            self.id = _name(message.get("id")) or self.id
+            self.model = _name(message.get("model")) or self.model
+            self.usage = _with_usage(self.usage, message.get("usage"))
+        elif kind == b"message_delta":
+            payload = parse_payload(data)
+            self.stop_reason = _name(_mapping(payload.get("delta")).get("stop_reason")) or self.stop_reason
+            self.usage = _with_usage(self.usage, payload.get("usage"))
+
+
+def parse_payload(data: bytes) -> dict[str, Any]:
+    """The JSON object in an event's data, fractions as Decimal; empty if it is none."""
+    try:
+        payload = load_exact(data)
+    except ValueError:
+        return {}
+    return payload if isinstance(payload, dict) else {}
+
+
+def read_answer(body: bytes) -> Answer:
+    """A JSON answer with a status of 2xx. Raises `UnreadableAnswer`."""
+    try:
+        document = load_exact(body)
+    except ValueError as error:
+        raise UnreadableAnswer("the answer is not JSON") from error
+    if not isinstance(document, dict):
+        raise UnreadableAnswer("the answer is not a JSON object")
+    return Answer(
+        id=_name(document.get("id")),
+        model=_name(document.get("model")),
+        stop_reason=_name(document.get("stop_reason")),
+        usage=_with_usage(Usage(), document.get("usage")),
+        is_message=document.get("type") == "message" and isinstance(document.get("content"), list),
+        error=document if _is_error(document) else None,
+    )
+
+
+def _is_error(document: Mapping[str, Any]) -> bool:
+    return document.get("type") == "error" or document.get("error") not in (None, False)
+
+
+# -- Values ----------------------------------------------------------------------------------------------------------
+def _with_usage(usage: Usage, reported: object) -> Usage:
+    values = _mapping(reported)
+    changes = {
+        "input_tokens": _tokens(values.get("input_tokens")),
+        "output_tokens": _tokens(values.get("output_tokens")),
+        "cache_read_tokens": _tokens(values.get("cache_read_input_tokens")),
+        "cache_write_tokens": _cache_write_tokens(values),
+        "cost_nano": cost_in_nano(values.get("cost")),
+    }
+    return replace(usage, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _cache_write_tokens(values: Mapping[str, Any]) -> int | None:
+    """The sum; where only the split by lifetime is given, its total."""
+    total = _tokens(values.get("cache_creation_input_tokens"))
+    if total is not None:
+        return total
+    split = _mapping(values.get("cache_creation"))
+    parts = [_tokens(split.get(f"ephemeral_{lifetime}_input_tokens")) for lifetime in ("5m", "1h")]
+    known = [part for part in parts if part is not None]
+    return sum(known) if known else None
+
+
+def _tokens(value: object) -> int | None:
+    """A count that can be one; a bool is none, although Python calls it an int."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS:
+        return value
+    return None
+
+
+def cost_in_nano(value: object) -> int | None:
+    """USD as parsed by `load_exact` to whole nano-USD, rounded half to even; None for what can't be a cost."""
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        return None
+    if not 0 <= value <= MAX_COST_USD:
+        return None
+    return int(Decimal(value).quantize(_NANO, context=_MONEY).scaleb(9, context=_MONEY))
+
+
+def _name(value: object) -> str:
+    """An id or a name for a text column: NUL and lone surrogates, which no database takes, are left out."""
+    if not isinstance(value, str):
+        return ""
+    return value[:_MAX_NAME_CHARS].replace("\0", "").encode("utf-8", "ignore").decode()
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+# -- Giving the client's model name back -----------------------------------------------------------------------------
+_SCAN: Final = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
+_WHITESPACE: Final = " \t\n\r"
+_DATA_LINE: Final = re.compile(rb"(?:\A|(?<=[\r\n]))data:")
+_MODEL_OF_EVENT: Final = ("message", "model")
+
+
+def replace_model(raw: bytes, path: tuple[str, ...], name: str) -> bytes:
+    """JSON with the string at `path` replaced, each other byte as it was; a repeated key is replaced each time.
+
+    `raw` comes back as it is when there is no string at `path`, or when it is no JSON.
+    """
+    if is_too_deep(raw):
+        return raw
+    try:
+        text = raw.decode()
+        spans = with_room(lambda: list(_find_strings(text, _skip(text, 0), path)))
+    except (ValueError, IndexError):  # IndexError: the text ends early
+        return raw
+    pieces: list[str] = []
+    done = 0
+    for start, end in spans:
+        pieces += (text[done:start], json.dumps(name, ensure_ascii=False))
+        done = end
+    return "".join([*pieces, text[done:]]).encode("utf-8", "replace")
+
+
+def replace_model_in_event(raw: bytes, name: str) -> bytes:
+    """A message_start event with another name at message.model."""
+    starts = [found.end() for found in _DATA_LINE.finditer(raw)]
+    if len(starts) == 1:
+        return raw[: starts[0]] + replace_model(raw[starts[0] :], _MODEL_OF_EVENT, name)
+    if not starts:
+        return raw
+    # JSON spread over several data lines, which nobody sends: the line ends are white space in it.
+    data = RawEvent(raw, b"").data.replace(b"\n", b" ")
+    return b"event: message_start\ndata: " + replace_model(data, _MODEL_OF_EVENT, name) + b"\n\n"
+
+
+def _find_strings(text: str, at: int, path: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    """Where the strings at `path` stand, quotes included, in the object at `at`."""
+    if text[at] != "{":
+        return
+    at = _skip(text, at + 1)
+    while text[at] == '"':
+        key, at = _SCAN(text, at)
+        start = _skip(text, _after(text, _skip(text, at), ":"))
+        _, end = _SCAN(text, start)
+        if key == path[0] and len(path) > 1:
+            yield from _find_strings(text, start, path[1:])
+        elif key == path[0] and text[start] == '"':
+            yield start, end
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+
+
+def _skip(text: str, at: int) -> int:
+    """The index of what follows the white space at `at`; IndexError at the end of the text."""
+    while text[at] in _WHITESPACE:
+        at += 1
+    return at
+
+
+def _after(text: str, at: int, character: str) -> int:
+    if text[at] != character:
+        raise ValueError(f"no {character} at {at}")
+    return at + 1

@@ -1,0 +1,79 @@
+"""Reads the client key from a request's raw headers, before a byte of the body is read and before any database work.
+
+A key comes as `x-api-key` (older SDKs), as `Authorization: Bearer` (newer ones) or as both (Claude Code with both
+variables set). Shape and checksum are checked here; whether the key is known is ADMIT's question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from keys.client_keys import START, is_well_formed, prefix_of
+
+_UPSTREAM_START: Final = "sk-or-"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """`text` is the client key itself: it goes to the digest and nowhere else. `prefix` is for the log."""
+
+    text: str = field(repr=False)
+    prefix: str
+
+
+@dataclass(slots=True, eq=False)
+class MalformedCredential(Exception):
+    """`reason` is "missing" or "malformed"; `prefix` tells apart what is safe to tell, else it is empty."""
+
+    reason: str
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        return f"client key {self.reason}"
+
+
+def read_credential(headers: Iterable[tuple[bytes, bytes]]) -> Credential:
+    """The client key of a request. Raises `MalformedCredential`.
+
+    Of several, the first well-formed one counts, `x-api-key` before `Authorization`: a client that has both
+    variables set often has a foreign key in one of them.
+    """
+    candidates = list(_candidates(headers))
+    if not candidates:
+        raise MalformedCredential("missing")
+    for text in candidates:
+        if is_well_formed(text):
+            return Credential(text, prefix_of(text))
+    raise MalformedCredential("malformed", _safe_prefix(candidates))
+
+
+def _candidates(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:
+    """What the credential headers carry, `x-api-key` first; empty values count as not sent."""
+    bearers: list[str] = []
+    for raw_name, raw_value in headers:
+        name = raw_name.lower()
+        value = raw_value.decode("latin-1").strip(" \t")
+        if name == b"x-api-key" and value:
+            yield value
+        elif name == b"authorization" and (token := _bearer_token(value)):
+            bearers.append(token)
+    yield from bearers
+
+
+def _bearer_token(value: str) -> str:
+    """The token of `Bearer <token>`. Another scheme is a credential too, a malformed one."""
+    scheme, _, token = value.partition(" ")
+    return token.strip(" \t") if scheme.lower() == "bearer" else value
+
+
+def _safe_prefix(candidates: list[str]) -> str:
+    """What a log line may show of texts that are not client keys; they may be passwords or another service's keys."""
+    for text in candidates:
+        if text.startswith(_UPSTREAM_START):
+            return _UPSTREAM_START
+        prefix = prefix_of(text)
+        if text.startswith(START) and prefix.isascii() and prefix.replace("-", "").isalnum():
+            return prefix
+    return ""

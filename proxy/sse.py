@@ -1,0 +1,130 @@
+"""Cuts a server-sent event stream into whole raw events, without changing a byte and mostly without looking inside.
+
+The relay feeds it what upstream sends and passes `RawEvent.raw` on. An event ends with a blank line; lines end with
+LF, CRLF or CR. https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
+
+_BOM: Final = b"\xef\xbb\xbf"
+_LF: Final = 10
+_CR: Final = 13
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+# Atomic, so that the CR and the LF of one CRLF are never taken for two line ends.
+_BLANK_LINE: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+
+
+class EventTooLarge(Exception):
+    """An event is larger than what is held in memory for one."""
+
+
+class RawEvent(NamedTuple):
+    """`raw`: the bytes as they came, blank line included. `kind`: the value of its `event:` line, or empty."""
+
+    raw: bytes
+    kind: bytes
+
+    @property
+    def data(self) -> bytes:
+        """The values of the `data:` lines, joined by LF."""
+        return b"\n".join(_values(self.raw, b"data"))
+
+    @property
+    def is_comment(self) -> bool:
+        """Nothing a client would dispatch: comments, a lone id, a blank line too many."""
+        return not self.kind and not any(True for _ in _values(self.raw, b"data"))
+
+    @property
+    def is_done(self) -> bool:
+        """The `[DONE]` that OpenRouter sends after the last event and new Anthropic SDKs fail on."""
+        return len(self.raw) < 100 and b"[DONE]" in self.raw and self.data.strip() == b"[DONE]"
+
+
+class EventReader:
+    """Bytes in, whole events out; what was cut where makes no difference. Time is linear in the bytes fed."""
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._max_event_bytes = max_event_bytes
+        self._buffer = bytearray()
+        self._searched = 0  # up to here the buffer holds no end of an event
+        self._has_cr = False
+        self._at_start = True
+
+    def feed(self, chunk: bytes) -> list[RawEvent]:
+        """The events that `chunk` completes. Raises `EventTooLarge`, also for one that is not complete yet."""
+        if not self._has_cr and b"\r" in chunk:
+            self._has_cr = True
+        self._buffer += chunk
+        return self._cut(is_final=False)
+
+    def finish(self) -> list[RawEvent]:
+        """What the end of the stream completes: after a CR, no LF can follow any more."""
+        return self._cut(is_final=True)
+
+    def leftover(self) -> bytes:
+        """What was fed and belongs to no complete event; after `finish`, a cut event that clients must discard."""
+        return bytes(self._buffer)
+
+    def _cut(self, *, is_final: bool) -> list[RawEvent]:
+        events: list[RawEvent] = []
+        start = 0
+        while (end := self._find_end(start, is_final=is_final)) > 0:
+            raw = bytes(self._buffer[start:end])
+            self._check_size(len(raw))
+            events.append(RawEvent(raw, self._kind_of(raw)))
+            start = self._searched = end
+            self._at_start = False
+        if start:
+            del self._buffer[:start]
+        # A blank line may have begun in the last three bytes: CR LF CR, and its LF is still to come.
+        self._searched = max(0, len(self._buffer) - 3)
+        self._check_size(len(self._buffer))
+        return events
+
+    def _find_end(self, start: int, *, is_final: bool) -> int:
+        """Where the event that begins at `start` ends; 0 if that has not come yet."""
+        first = start
+        if self._at_start and self._buffer.startswith(_BOM):
+            first += len(_BOM)
+        if first >= len(self._buffer):
+            return 0
+        if self._buffer[first] == _LF:
+            return first + 1
+        search_from = max(first, self._searched)
+        if self._has_cr:
+            return self._find_end_with_cr(first, search_from, is_final=is_final)
+        end = self._buffer.find(b"\n\n", search_from)
+        return end + 2 if end >= 0 else 0
+
+    def _find_end_with_cr(self, first: int, search_from: int, *, is_final: bool) -> int:
+        pattern, at = (_LINE_END.match, first) if self._buffer[first] == _CR else (_BLANK_LINE.search, search_from)
+        found = pattern(self._buffer, at)
+        if found is None:
+            return 0
+        end = found.end()
+        is_undecided = end == len(self._buffer) and self._buffer[end - 1] == _CR and not is_final
+        return 0 if is_undecided else end
+
+    def _kind_of(self, raw: bytes) -> bytes:
+        """The usual event begins with its only `event:` line; everything else is read line by line."""
+        if raw.startswith(b"event: ") and not self._has_cr and raw.find(b"\nevent", 7) < 0:
+            return raw[7 : raw.index(b"\n", 7)]
+        return [b"", *_values(raw, b"event")][-1]  # the last one counts
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_event_bytes:
+            raise EventTooLarge(f"an event of more than {self._max_event_bytes:,} bytes")
+
+
+def _values(raw: bytes, field: bytes) -> Iterator[bytes]:
+    """The values of a field in an event. A BOM can only stand at the start of a stream; elsewhere it is ignored too."""
+    for line in _LINE_END.split(raw.removeprefix(_BOM)):
+        name, _, value = line.partition(b":")
+        if name == field:
+            yield value.removeprefix(b" ")
