@@ -11,8 +11,6 @@ KeysError
 └── MasterKeyMismatch       keyring and database don't belong together
 """
 
-# ruff: noqa: N818 - the names are this domain's words; the root carries the suffix
-
 from __future__ import annotations
 
 from typing import Any

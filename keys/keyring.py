@@ -135,7 +135,7 @@ def _read_private(path: Path) -> bytes:
             return file.read(MAX_FILE_BYTES)
     except FileNotFoundError as exc:
         raise KeyringError(
-            f"The keyring {path} is missing: restore it from your backup or set OPENSVM_KEYRING."
+            f"The keyring {path} is missing: start the service once with bin/serve, or restore it from your backup."
         ) from exc
     except OSError as exc:
         raise KeyringError(f"The keyring {path} can't be read ({exc.strerror}): check OPENSVM_KEYRING.") from exc

@@ -29,7 +29,7 @@ KEY_TABLE = "keys_openrouterkey"
 KEY_COLUMN = "secret"
 
 
-class Undecryptable(Exception):  # noqa: N818 - reads as what the secret is
+class Undecryptable(Exception):
     """A stored secret can't be opened. The message names the place and the reason, never a byte of it."""
 
 
@@ -110,8 +110,9 @@ class Vault:
         return hmac.digest(self._client_key, client_key.encode(), hashlib.sha256).hex()
 
     def check_value(self, key_id: str) -> str:
-        """What the database keeps to know this master key by; KeyError for an id that the keyring lacks."""
-        return hmac.digest(self.keyring.master_subkey(key_id, "check"), b"opensvm", hashlib.sha256).hex()
+        """What the database keeps to know this master key and the index key by; KeyError for an unknown id."""
+        key = self.keyring.master_subkey(key_id, "check")
+        return hmac.digest(key, self.keyring.index_subkey("check"), hashlib.sha256).hex()
 
 
 def get_vault() -> Vault:

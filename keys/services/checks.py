@@ -1,0 +1,175 @@
+"""Asks OpenRouter about one key by `GET /key`, and keeps what it says. Called by the admin and by tasks.
+
+The network comes first, outside any transaction; then one transaction stores facts, state and cooldowns under the
+locks of the Pool and the key. A check proves a refusal or a key limit, and that they are over; it knows nothing of
+rate limits and leaves them alone. What can't be reached changes no state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import logging
+import uuid
+from dataclasses import dataclass
+from enum import StrEnum
+
+import httpx
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from keys.causes import Cause
+from keys.errors import IllegalStateChange, NotFound
+from keys.key_states import KeyAction, allows
+from keys.key_text import redact_keys
+from keys.models import Cooldown, KeyState, OpenRouterKey
+from keys.openrouter import KeyFacts, NoAnswer, Refused, next_reset, read_key_answer
+from keys.sealing import KEY_COLUMN, KEY_TABLE, Sealed, Undecryptable, get_vault
+from keys.services.accounts import fill_account
+from keys.services.audit import Actor
+from keys.services.cooldowns import CLEARED_BY_CHECK, close, lock_pool
+from keys.services.keys import apply_action, get_locked_key
+
+logger = logging.getLogger("opensvm.keys")
+
+TIMEOUT_SECONDS = 10.0
+MAX_ANSWER_BYTES = 1024 * 1024
+MANAGEMENT_KEY = "This is a management key: OpenRouter answers no requests with it."
+_STORED_FACTS = (
+    "label",
+    "limit_nano",
+    "limit_remaining_nano",
+    "limit_reset",
+    "usage_nano",
+    "usage_daily_nano",
+    "usage_weekly_nano",
+    "usage_monthly_nano",
+    "expires_at",
+)
+
+
+class CheckOutcome(StrEnum):
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    NO_ANSWER = "no answer"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What a check came to. `state` is the key's afterwards; `message` is a sentence for an operator."""
+
+    key_id: uuid.UUID
+    outcome: CheckOutcome
+    state: str
+    message: str
+    facts: KeyFacts | None = None
+
+
+def check_key(key_id: uuid.UUID, *, actor: Actor, transport: httpx.BaseTransport | None = None) -> CheckResult:
+    """Ask and store. Trouble on the way is a result. Raises NotFound, or IllegalStateChange for a retired key."""
+    key = OpenRouterKey.objects.filter(pk=key_id).first()
+    if key is None:
+        raise NotFound("key", key_id)
+    if key.state == KeyState.RETIRED:
+        raise IllegalStateChange(key, key.state, "checked")
+    asked_at = timezone.now()
+    answer = _ask(key, transport)
+    with transaction.atomic():
+        lock_pool()
+        result = _store(get_locked_key(key_id), answer, actor=actor, asked_at=asked_at)
+    extra = {"event": "key.checked", "key": key.tail, "key_name": key.name, "outcome": result.outcome.value}
+    level = logging.INFO if result.outcome is CheckOutcome.ACCEPTED else logging.WARNING
+    logger.log(level, f"checked key ending {key.tail}: {result.message}", extra=extra)
+    return result
+
+
+def _ask(key: OpenRouterKey, transport: httpx.BaseTransport | None) -> KeyFacts | Refused | NoAnswer:
+    try:
+        secret = get_vault().unseal(key.secret, table=KEY_TABLE, column=KEY_COLUMN, row=key.pk)
+    except Undecryptable as exc:
+        return NoAnswer(f"The stored secret can't be opened: {exc}")
+    try:
+        answer = read_key_answer(*_fetch(secret, transport))
+    except httpx.TimeoutException:
+        return NoAnswer(f"OpenRouter did not answer within {TIMEOUT_SECONDS:.0f} s.")
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        answer = NoAnswer(f"OpenRouter can't be reached: {str(exc) or type(exc).__name__}.")
+    return _redacted(answer, secret)
+
+
+def _fetch(secret: Sealed, transport: httpx.BaseTransport | None) -> tuple[int, bytes]:
+    headers = {
+        **settings.OPENROUTER_HEADERS,
+        "authorization": f"Bearer {secret.reveal()}",
+        "accept": "application/json",
+        "accept-encoding": "identity",
+    }
+    url = f"{settings.OPENROUTER_BASE_URL}/key"
+    with (
+        httpx.Client(transport=transport, timeout=TIMEOUT_SECONDS, follow_redirects=False) as client,
+        client.stream("GET", url, headers=headers) as response,
+    ):
+        body = b""
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > MAX_ANSWER_BYTES:
+                break  # cut short it is no JSON, and is reported as not understood
+        return response.status_code, body
+
+
+def _redacted(answer: KeyFacts | Refused | NoAnswer, secret: Sealed) -> KeyFacts | Refused | NoAnswer:
+    """An upstream may repeat the key in a label or an error."""
+    if isinstance(answer, KeyFacts):
+        return dataclasses.replace(
+            answer,
+            label=redact_keys(answer.label, secret.reveal()),
+            owner=redact_keys(answer.owner, secret.reveal()),
+        )
+    return dataclasses.replace(answer, message=redact_keys(answer.message, secret.reveal()))
+
+
+def _store(
+    key: OpenRouterKey, answer: KeyFacts | Refused | NoAnswer, *, actor: Actor, asked_at: dt.datetime
+) -> CheckResult:
+    if key.state == KeyState.RETIRED:  # while OpenRouter was asked
+        return CheckResult(key.pk, CheckOutcome.NO_ANSWER, key.state, "The key was retired in the meantime.")
+    now = timezone.now()
+    if isinstance(answer, KeyFacts):
+        return _store_facts(key, answer, actor=actor, asked_at=asked_at, now=now)
+    message = "".join(mark for mark in answer.message if mark.isprintable())
+    OpenRouterKey.objects.filter(pk=key.pk).update(checked_at=now, check_error=message[:300])
+    if isinstance(answer, NoAnswer):
+        return CheckResult(key.pk, CheckOutcome.NO_ANSWER, key.state, message)
+    if allows(KeyAction.REFUSE, key.state):
+        apply_action(key, KeyAction.REFUSE, actor=actor, now=now)
+    return CheckResult(key.pk, CheckOutcome.REFUSED, key.state, message)
+
+
+def _store_facts(
+    key: OpenRouterKey, facts: KeyFacts, *, actor: Actor, asked_at: dt.datetime, now: dt.datetime
+) -> CheckResult:
+    error = MANAGEMENT_KEY if facts.is_management_key else ""
+    values = {field: getattr(facts, field) for field in _STORED_FACTS}
+    OpenRouterKey.objects.filter(pk=key.pk).update(**values, checked_at=now, check_error=error)
+    fill_account(key, facts.owner, actor=actor)
+    if allows(KeyAction.ACCEPT, key.state):
+        apply_action(key, KeyAction.ACCEPT, actor=actor, now=now)
+    _judge_cooldowns(key, facts, asked_at=asked_at, now=now)
+    message = error or (
+        "OpenRouter accepts this key" + (", but its limit is used up." if facts.has_room is False else ".")
+    )
+    return CheckResult(key.pk, CheckOutcome.ACCEPTED, key.state, message, facts)
+
+
+def _judge_cooldowns(key: OpenRouterKey, facts: KeyFacts, *, asked_at: dt.datetime, now: dt.datetime) -> None:
+    """Close what is proved to be over; what began while OpenRouter was asked is newer than its answer."""
+    open_ones = Cooldown.objects.filter(key=key.pk, cleared_at__isnull=True, started_at__lte=asked_at)
+    close(open_ones.filter(cause=Cause.KEY_REFUSED), by=CLEARED_BY_CHECK, now=now)
+    limits = open_ones.filter(cause=Cause.KEY_LIMIT_REACHED)
+    if facts.has_room:
+        close(limits, by=CLEARED_BY_CHECK, now=now)
+    elif facts.has_room is False:
+        until = next_reset(facts.limit_reset, now)
+        until = until or now + dt.timedelta(seconds=settings.BENCH_POLICY.key_limit_seconds)
+        limits.filter(until__lt=until).update(until=until)
