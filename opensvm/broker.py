@@ -56,7 +56,7 @@ class MessageName:
 
 def _expires_ns(message: dict[str, Any]) -> int | None:
     """Celery's own expiry of a task message; None when it has none that can be read."""
-    text = (message.get("headers") or {}).get("expires")
+    text: Any = (message.get("headers") or {}).get("expires")
     try:
         expires = dt.datetime.fromisoformat(text)
     except (TypeError, ValueError):
