@@ -133,14 +133,14 @@ X_FRAME_OPTIONS = "DENY"
 ROOT_URLCONF = "opensvm.urls"
 ASGI_APPLICATION = "opensvm.asgi.application"
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "keys",  # before the admin: its templates override the admin's
+    "keys.admin_site.OperatorsAdminConfig",  # django.contrib.admin with our site
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
-    "keys",
     "proxy",
     "opensvm",
 ]

@@ -1,1 +1,21 @@
-"""The operators' pages."""
+"""The operators' desk in Django admin. Importing this package registers its pages."""
+
+from keys.admin.accounts import AccountAdmin
+from keys.admin.aliases import ModelAliasAdmin
+from keys.admin.audit import AuditAdmin
+from keys.admin.clients import ClientAdmin
+from keys.admin.cooldowns import CooldownAdmin
+from keys.admin.keys import KeyAdmin
+from keys.admin.requests import RequestAdmin
+from keys.admin.usage import UsageAdmin
+
+__all__ = [
+    "AccountAdmin",
+    "AuditAdmin",
+    "ClientAdmin",
+    "CooldownAdmin",
+    "KeyAdmin",
+    "ModelAliasAdmin",
+    "RequestAdmin",
+    "UsageAdmin",
+]

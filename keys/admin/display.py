@@ -1,0 +1,66 @@
+"""How facts are written on every page of the admin: times with their zone, money with its currency. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+NANO_PER_USD = 1_000_000_000
+NOTHING = "–"
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def dollars(nano: int | None) -> str:
+    """Nano-USD in dollars: every digit that is there, at least two, thousands separated."""
+    if nano is None:
+        return "unknown"
+    whole, _, decimals = f"{abs(Decimal(nano) / NANO_PER_USD):,.9f}".partition(".")
+    return f"{'-' if nano < 0 else ''}${whole}.{decimals.rstrip('0').ljust(2, '0')}"
+
+
+def cost(nano: int, unknown: int) -> str:
+    """A sum of costs, and how many of its requests have none yet."""
+    return f"{dollars(nano)} + {unknown:,} unknown" if unknown else dollars(nano)
+
+
+def span(seconds: float) -> str:
+    """A length of time in its largest fitting unit, rounded up: what is left never shows as 0 before it is over."""
+    for size, unit in _UNITS:
+        if seconds >= size or size == 1:
+            return f"{max(-int(-seconds // size), 0)} {unit}"
+    return "0 s"
+
+
+def relative(moment: dt.datetime, now: dt.datetime) -> str:
+    seconds = (moment - now).total_seconds()
+    return f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
+
+
+def clock(moment: dt.datetime, now: dt.datetime) -> str:
+    """A moment in words for a sentence; today's without the date."""
+    local, today = timezone.localtime(moment), timezone.localtime(now)
+    pattern = "%H:%M:%S %Z" if local.date() == today.date() else "%Y-%m-%d %H:%M %Z"
+    return local.strftime(pattern)
+
+
+def stamp(moment: dt.datetime | None, *, missing: str = NOTHING) -> SafeString | str:
+    """A moment in a table, with its zone."""
+    if moment is None:
+        return missing
+    local = timezone.localtime(moment)
+    return format_html('<time datetime="{}">{}</time>', local.isoformat(), local.strftime("%Y-%m-%d %H:%M:%S %Z"))
+
+
+def stamp_with_distance(moment: dt.datetime | None, now: dt.datetime, *, missing: str = NOTHING) -> SafeString | str:
+    if moment is None:
+        return missing
+    return format_html('{} <span class="quiet">({})</span>', stamp(moment), relative(moment, now))
+
+
+def milliseconds(value: int | None) -> str:
+    return NOTHING if value is None else f"{value:,} ms"

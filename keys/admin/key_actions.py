@@ -1,0 +1,70 @@
+"""What an operator may do to OpenRouter keys. Which change of state is legal is asked of `keys.key_states`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from keys.admin.row_actions import Outcome, RowAction
+from keys.key_states import KeyAction, allows
+from keys.models import KeyState, OpenRouterKey
+from keys.services import checks, cooldowns, keys
+from keys.services.audit import Actor
+
+RETIRE_WARNING = (
+    "The service erases its copy of the secret for ever and sends no new request with it; open requests finish. "
+    "Its history and its costs stay. The key stays valid at OpenRouter until it is deleted there. "
+    "A retired key can't be enabled or added again."
+)
+
+
+def _unless_allowed(action: KeyAction) -> Callable[[OpenRouterKey], str]:
+    def skip(key: OpenRouterKey) -> str:
+        return "" if allows(action, key.state) else f"already {key.get_state_display()}"
+
+    return skip
+
+
+def _by(service: Callable[..., object]) -> Callable[[OpenRouterKey, Actor], Outcome]:
+    def run(key: OpenRouterKey, actor: Actor) -> Outcome:
+        service(key.pk, actor=actor)
+        return Outcome()
+
+    return run
+
+
+def _check(key: OpenRouterKey, actor: Actor) -> Outcome:
+    return check_outcome(key, actor)
+
+
+def check_outcome(key: OpenRouterKey, actor: Actor) -> Outcome:
+    """Ask OpenRouter about `key` and say what it answered. Raises KeysError, never for network trouble."""
+    result = checks.check_key(key.pk, actor=actor)
+    facts = result.facts
+    is_good = facts is not None and facts.has_room is not False and not facts.is_management_key
+    return Outcome(f"{key.name}: {result.message}", is_trouble=not is_good)
+
+
+def _has_secret(key: OpenRouterKey) -> str:
+    return "already retired" if key.state == KeyState.RETIRED else ""
+
+
+def _is_cooling(key: OpenRouterKey) -> str:
+    """The key carries what blocks it: `KeyAdmin.prepare` has read it."""
+    return "" if key.blocking.cooldowns else "no open cooldown"  # type: ignore[attr-defined]
+
+
+KEY_ACTIONS = (
+    RowAction("check", "Check now", "checked", _has_secret, _check),
+    RowAction("disable", "Disable", "disabled", _unless_allowed(KeyAction.DISABLE), _by(keys.disable_key)),
+    RowAction("enable", "Enable", "enabled", _unless_allowed(KeyAction.ENABLE), _by(keys.enable_key)),
+    RowAction("clear_cooldown", "Clear cooldown", "cleared", _is_cooling, _by(cooldowns.clear_cooldowns)),
+    RowAction(
+        "retire",
+        "Retire",
+        "retired",
+        _unless_allowed(KeyAction.RETIRE),
+        _by(keys.retire_key),
+        warning=RETIRE_WARNING,
+        is_danger=True,
+    ),
+)

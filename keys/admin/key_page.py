@@ -1,0 +1,97 @@
+"""What the page of one key shows below its form: why it is benched, what it cost, and what happened to it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from django.utils import timezone
+
+from keys.admin.audit import change_of
+from keys.admin.cooldowns import ended_of, trial_of
+from keys.admin.display import cost, stamp, stamp_with_distance
+from keys.admin.pool import COST_DAYS
+from keys.admin.rows import list_of
+from keys.models import AuditEvent, Cooldown, OpenRouterKey, RequestLog
+from keys.services.cooldowns import find_blocking
+from keys.usage import Usage, usage_by_day
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+
+MOST_EVENTS = 50
+
+
+def page_sections(key: OpenRouterKey, user: AbstractBaseUser | AnonymousUser) -> dict[str, Any]:
+    """For the template; each section only for who may view its table. A fixed number of queries."""
+    may_view = user.has_perm  # type: ignore[union-attr]  # the admin lets no other users in
+    sections: dict[str, Any] = {"days": _days(key)}
+    if may_view("keys.view_cooldown"):
+        sections |= {"open_cooldowns": _open_cooldowns(key), "past_cooldowns": _past_cooldowns(key)}
+    if may_view("keys.view_auditevent"):
+        sections["events"] = _events(key)
+    if may_view("keys.view_requestlog"):
+        sections["requests_link"] = list_of(RequestLog, f"key__id__exact={key.pk}")
+    return sections
+
+
+def _open_cooldowns(key: OpenRouterKey) -> list[dict[str, Any]]:
+    now = timezone.now()
+    blocking = find_blocking([key.pk], now).get(key.pk)
+    ids = [cooldown.id for cooldown in blocking.cooldowns] if blocking else []
+    rows = Cooldown.objects.filter(pk__in=ids).select_related("account")
+    return [
+        {
+            "cause": row.get_cause_display(),
+            "whose": f"account {row.account.name}" if row.account else "this key",
+            "models": f"*{row.pattern}" if row.pattern else "all",
+            "detail": row.detail,
+            "since": stamp_with_distance(row.started_at, now),
+            "until": stamp_with_distance(row.until, now),
+            "repeat": row.repeat,
+            "trial": trial_of(row),
+        }
+        for row in rows
+    ]
+
+
+def _past_cooldowns(key: OpenRouterKey) -> list[dict[str, Any]]:
+    rows = Cooldown.objects.filter(key=key, cleared_at__isnull=False)[:MOST_EVENTS]
+    return [
+        {
+            "cause": row.get_cause_display(),
+            "detail": row.detail,
+            "since": stamp(row.started_at),
+            "until": stamp(row.until),
+            "repeat": row.repeat,
+            "ended": ended_of(row),
+        }
+        for row in rows
+    ]
+
+
+def _days(key: OpenRouterKey) -> list[dict[str, Any]]:
+    today = timezone.now().date()
+    lines = usage_by_day(today - dt.timedelta(days=COST_DAYS - 1), today)
+    return [
+        {"day": line.day.isoformat(), **numbers_of(line.usage)} for line in reversed(lines) if line.target == key.pk
+    ]
+
+
+def numbers_of(usage: Usage) -> dict[str, str]:
+    """A line of usage as it is shown."""
+    return {
+        "requests": f"{usage.requests:,}",
+        "errors": f"{usage.errors:,}",
+        "tokens_in": f"{usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens:,}",
+        "tokens_out": f"{usage.output_tokens:,}",
+        "cost": cost(usage.cost_nano, usage.unknown_costs),
+    }
+
+
+def _events(key: OpenRouterKey) -> list[dict[str, Any]]:
+    rows = AuditEvent.objects.filter(object_type="openrouterkey", object_id=str(key.pk))[:MOST_EVENTS]
+    return [
+        {"at": stamp(row.at), "actor": row.actor, "action": row.action, "change": change_of(row), "ip": row.ip}
+        for row in rows
+    ]

@@ -1,0 +1,218 @@
+"""OpenRouter keys: what each is doing and why, what it costs, and what an operator may do about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.decorators import method_decorator
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
+
+from keys.admin.base import REFUSALS, actor_of, reason_of
+from keys.admin.display import NOTHING, cost, dollars, stamp, stamp_with_distance
+from keys.admin.filters import StateFilter
+from keys.admin.key_actions import KEY_ACTIONS, check_outcome
+from keys.admin.key_forms import AddKeyForm, ChangeKeyForm
+from keys.admin.key_page import page_sections
+from keys.admin.pool import blocking_of, one_account_warning, view_keys
+from keys.admin.row_actions import RowActionsAdmin
+from keys.admin.rows import link_to
+from keys.models import OpenRouterKey
+from keys.services.keys import add_key, edit_key
+
+if TYPE_CHECKING:
+    from keys.admin.pool import KeyView
+
+
+class KeyChangeList(ChangeList):
+    """Reads the standing and the costs of the page's keys at once."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.result_list: Any = attach_views(list(self.result_list))
+
+
+def attach_views(keys: list[OpenRouterKey]) -> list[OpenRouterKey]:
+    views = view_keys(keys)
+    for key in keys:
+        key.view = views[key.pk]  # type: ignore[attr-defined]  # for the columns below
+    return keys
+
+
+def _view(key: OpenRouterKey) -> KeyView:
+    view: KeyView = key.view  # type: ignore[attr-defined]  # see attach_views
+    return view
+
+
+@admin.register(OpenRouterKey)
+class KeyAdmin(RowActionsAdmin):
+    row_actions = KEY_ACTIONS
+    change_form_template = "keys/admin/key_change.html"
+    change_list_template = "keys/admin/key_list.html"
+    list_display = (
+        "name",
+        "badge",
+        "account_link",
+        "tail",
+        "tier",
+        "selected",
+        "last_used",
+        "cost_today",
+        "cost_days",
+        "rotation",
+        "last_check",
+    )
+    list_filter = (StateFilter, "account")
+    search_fields = ("name", "tail", "note", "label")
+    ordering = ("created_at", "pk")
+    sortable_by = ("name", "tier")
+    facts = (
+        ("In the pool", ("badge", "tail", "selected", "last_used", "cost_today", "cost_days", "added", "rotation")),
+        (
+            "What OpenRouter says (GET /key)",
+            ("last_check", "label", "limit", "remaining", "resets", "spent", "expires"),
+        ),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[OpenRouterKey]:
+        return super().get_queryset(request).select_related("account").defer("secret")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return KeyChangeList
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        context = {"one_account_warning": one_account_warning}  # called by the template, so not for an action
+        return super().changelist_view(request, {**context, **(extra_context or {})})
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        return super().get_form(request, obj, change, **{**kwargs, "form": ChangeKeyForm if obj else AddKeyForm})
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj is None:
+            return ((None, {"fields": ("name", "secret", "account", "tier", "note")}),)
+        facts = ((title, {"fields": fields}) for title, fields in self.facts)
+        return ((None, {"fields": ("name", "account", "tier", "note")}), *facts)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return tuple(field for _, fields in self.facts for field in fields) if obj else ()
+
+    def prepare(self, rows: list[Any]) -> list[Any]:
+        blocking = blocking_of(rows, timezone.now())
+        for row in rows:
+            row.blocking = blocking[row.pk]
+        return rows
+
+    @method_decorator(sensitive_post_parameters("secret"))
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None) -> Any:
+        return super().add_view(request, form_url, extra_context)
+
+    @sensitive_variables()
+    def save_by_service(self, request: HttpRequest, form: Any, change: bool) -> OpenRouterKey:
+        typed, actor = form.cleaned_data, actor_of(request)
+        values = {field: typed[field] for field in ("name", "account", "tier", "note")}
+        if change:
+            return edit_key(form.instance.pk, actor=actor, **values)
+        return add_key(actor=actor, secret=typed["secret"], **values)
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> Any:
+        """The key is stored; what OpenRouter says about it is told, and changes nothing about that."""
+        try:
+            outcome = check_outcome(obj, actor_of(request))
+        except REFUSALS as exc:
+            self.message_user(request, f"The key is stored, but not checked: {reason_of(exc)}", messages.WARNING)
+        else:
+            level = messages.WARNING if outcome.is_trouble else messages.SUCCESS
+            self.message_user(request, f"First check of {outcome.text}", level)
+        return super().response_add(request, obj, post_url_continue)
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        key = context.get("original")
+        if key is not None:
+            attach_views([key])
+            context.update(page_sections(key, request.user))
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    @admin.display(description="state")
+    def badge(self, key: OpenRouterKey) -> SafeString:
+        standing = _view(key).standing
+        return format_html(
+            '<span class="badge is-{}">{}</span> <span class="reason">{}</span>',
+            standing.tone,
+            standing.word,
+            standing.reason,
+        )
+
+    @admin.display(description="account")
+    def account_link(self, key: OpenRouterKey) -> SafeString | str:
+        return link_to(key.account)
+
+    @admin.display(description="requests")
+    def selected(self, key: OpenRouterKey) -> str:
+        return f"{key.selections:,}"
+
+    @admin.display(description="last used")
+    def last_used(self, key: OpenRouterKey) -> SafeString | str:
+        return stamp(key.last_selected_at, missing="never")
+
+    @admin.display(description="cost today")
+    def cost_today(self, key: OpenRouterKey) -> str:
+        used = _view(key).today
+        return cost(used.cost_nano, used.unknown_costs)
+
+    @admin.display(description="cost 30 days")
+    def cost_days(self, key: OpenRouterKey) -> str:
+        used = _view(key).days
+        return cost(used.cost_nano, used.unknown_costs)
+
+    @admin.display(description="next rotation")
+    def rotation(self, key: OpenRouterKey) -> SafeString | str:
+        return stamp_with_distance(key.rotates_at, timezone.now())
+
+    @admin.display(description="last check")
+    def last_check(self, key: OpenRouterKey) -> SafeString | str:
+        if key.checked_at is None:
+            return "not checked yet"
+        when = stamp_with_distance(key.checked_at, timezone.now())
+        if key.check_error:
+            return format_html('<span class="badge is-bad">failed</span> {}<br>{}', when, key.check_error)
+        return format_html('<span class="badge is-good">ok</span> {}', when)
+
+    @admin.display(description="added")
+    def added(self, key: OpenRouterKey) -> SafeString | str:
+        by = key.created_by.get_username() if key.created_by else "the environment" if key.from_environment else ""
+        return format_html("{} {}", stamp(key.created_at), f"by {by}" if by else "")
+
+    @admin.display(description="limit")
+    def limit(self, key: OpenRouterKey) -> str:
+        if key.limit_nano is None:
+            return NOTHING if key.checked_at is None else "none"
+        return dollars(key.limit_nano)
+
+    @admin.display(description="remaining of the limit")
+    def remaining(self, key: OpenRouterKey) -> str:
+        return NOTHING if key.limit_remaining_nano is None else dollars(key.limit_remaining_nano)
+
+    @admin.display(description="limit resets")
+    def resets(self, key: OpenRouterKey) -> str:
+        return key.limit_reset or NOTHING
+
+    @admin.display(description="spent, as OpenRouter counts")
+    def spent(self, key: OpenRouterKey) -> str:
+        spans = (
+            ("today", key.usage_daily_nano),
+            ("this week", key.usage_weekly_nano),
+            ("this month", key.usage_monthly_nano),
+            ("in all", key.usage_nano),
+        )
+        return ", ".join(f"{dollars(nano)} {words}" for words, nano in spans if nano is not None) or NOTHING
+
+    @admin.display(description="expires")
+    def expires(self, key: OpenRouterKey) -> SafeString | str:
+        never = NOTHING if key.checked_at is None else "never"
+        return stamp_with_distance(key.expires_at, timezone.now(), missing=never)

@@ -1,0 +1,162 @@
+"""The ledger, read-only: what was asked, what it came to and what it cost. No prompts, no answers."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from keys.admin.base import ReadOnlyAdmin
+from keys.admin.display import NOTHING, dollars, milliseconds, stamp, stamp_with_distance
+from keys.admin.filters import PeriodFilter, StatusFilter
+from keys.admin.paginator import CappedPaginator
+from keys.admin.rows import link_to_related
+from keys.models import Attempt, RequestLog
+
+
+@admin.register(RequestLog)
+class RequestAdmin(ReadOnlyAdmin):
+    """UUIDv7 ids are in time order, so the newest come first by the primary key alone."""
+
+    change_form_template = "keys/admin/request.html"
+    list_display = (
+        "when",
+        "client_link",
+        "key_link",
+        "models_named",
+        "outcome",
+        "attempts",
+        "tokens",
+        "cost_shown",
+        "latency",
+    )
+    list_display_links = ("when",)
+    list_filter = (PeriodFilter, StatusFilter, "cause", "client", "key")
+    search_fields = ("request_id",)  # shows the box; get_search_results says what is searched
+    search_help_text = "A whole request id (req_…), generation id (gen-…) or ledger id."
+    ordering = ("-pk",)
+    sortable_by = ()
+    paginator = CappedPaginator
+    fieldsets = (
+        (None, {"fields": ("request_id", "when", "outcome", "error_type", "cause_shown", "client_link", "key_link")}),
+        ("Model", {"fields": ("model_asked", "model_sent", "stream")}),
+        (
+            "Tokens and cost",
+            {
+                "fields": (
+                    "input_tokens",
+                    "output_tokens",
+                    "cache_read_tokens",
+                    "cache_write_tokens",
+                    "cost_shown",
+                    "source",
+                )
+            },
+        ),
+        ("Time", {"fields": ("latency", "first_token", "recorded")}),
+        (
+            "Where from",
+            {"fields": ("client_ip", "user_agent", "session_id", "generation_id", "id", "flagged")},
+        ),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[RequestLog]:
+        """Prefetched, not joined: an inner join would hide the rows whose client is missing."""
+        return super().get_queryset(request).prefetch_related("client", "key")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        found = Q(request_id=term) | Q(generation_id=term)
+        with contextlib.suppress(ValueError):
+            found |= Q(pk=uuid.UUID(term.removeprefix("req_")))
+        return queryset.filter(found), False
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        context["failed_attempts"] = failed_attempts_of(context["original"])
+        context["title"] = "Request"
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    @admin.display(description="time")
+    def when(self, row: RequestLog) -> SafeString | str:
+        return stamp(row.created_at)
+
+    @admin.display(description="client")
+    def client_link(self, row: RequestLog) -> SafeString | str:
+        return link_to_related(row, "client")
+
+    @admin.display(description="key")
+    def key_link(self, row: RequestLog) -> SafeString | str:
+        return "none was free" if row.key_id is None else link_to_related(row, "key")
+
+    @admin.display(description="model asked → sent")
+    def models_named(self, row: RequestLog) -> SafeString | str:
+        if row.model_sent in ("", row.model_asked):
+            return row.model_asked
+        return format_html('{} <span class="quiet">→ {}</span>', row.model_asked, row.model_sent)
+
+    @admin.display(description="answer")
+    def outcome(self, row: RequestLog) -> SafeString:
+        tone = "good" if row.status < 400 and not row.error_type else "bad"
+        words = row.get_cause_display() if row.cause else row.error_type
+        return format_html(
+            '<span class="badge {}">{}</span> <span class="reason">{}</span>', f"is-{tone}", row.status, words
+        )
+
+    @admin.display(description="cause")
+    def cause_shown(self, row: RequestLog) -> str:
+        return row.get_cause_display() or NOTHING
+
+    @admin.display(description="tokens in / out")
+    def tokens(self, row: RequestLog) -> str:
+        taken = row.input_tokens + row.cache_read_tokens + row.cache_write_tokens
+        return f"{taken:,} / {row.output_tokens:,}"
+
+    @admin.display(description="cost")
+    def cost_shown(self, row: RequestLog) -> SafeString | str:
+        if row.cost_nano is None:
+            return "unknown"
+        return format_html('{} <span class="quiet">{}</span>', dollars(row.cost_nano), row.cost_source)
+
+    @admin.display(description="cost comes from")
+    def source(self, row: RequestLog) -> str:
+        return row.get_cost_source_display()
+
+    @admin.display(description="latency")
+    def latency(self, row: RequestLog) -> str:
+        return milliseconds(row.latency_ms)
+
+    @admin.display(description="first token after")
+    def first_token(self, row: RequestLog) -> str:
+        return milliseconds(row.first_token_ms)
+
+    @admin.display(description="recorded")
+    def recorded(self, row: RequestLog) -> SafeString | str:
+        return stamp_with_distance(row.recorded_at, timezone.now())
+
+
+def failed_attempts_of(row: RequestLog) -> list[dict[str, Any]]:
+    """Each upstream try that failed, for the page's table. Two queries."""
+    attempts = Attempt.objects.filter(request=row).order_by("n").prefetch_related("key")
+    return [
+        {
+            "n": attempt.n,
+            "key": link_to_related(attempt, "key"),
+            "status": attempt.status or "no answer",
+            "cause": attempt.get_cause_display(),
+            "detail": attempt.detail,
+            "duration": milliseconds(attempt.duration_ms),
+            "at": stamp(attempt.created_at),
+        }
+        for attempt in attempts
+    ]
