@@ -106,7 +106,7 @@ def today_by_key(now: dt.datetime) -> dict[UUID | None, Usage]:
 def sum_ledger(condition: Q, first: str, *others: str) -> dict[tuple[Any, ...], Usage]:
     """The ledger's rows that match, summed by group, in one query.
 
-    `first` and `others` name columns, or `day` and `hour` of admission, or `bucket` of latency (see `LATENCY_BOUNDS_MS`).
+    `first` and `others` name columns, `day` or `hour` of admission, or `bucket` of latency by `LATENCY_BOUNDS_MS`.
     """
     return dict(_ledger_sums(condition, (first, *others)))
 
