@@ -17,6 +17,8 @@ from django.conf import settings
 from keys.keyring import create_keyring
 from tests import hermetic
 
+pytest_plugins = ["tests.sandbox"]  # the upstream of every test
+
 VAR_DIR = Path(tempfile.mkdtemp(prefix="opensvm-tests-"))
 
 

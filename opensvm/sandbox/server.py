@@ -39,19 +39,18 @@ class Server:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-        self.drop_connections()
-        await asyncio.sleep(0)
+        await self.drop_connections()
 
     async def start_afresh(self) -> None:
         """An empty sandbox without connections, listening."""
-        self.drop_connections()
-        await asyncio.sleep(0)  # what they settle goes to the old ledger
+        await self.drop_connections()
         self.sandbox.reset()
         await self.start()
 
-    def drop_connections(self) -> None:
+    async def drop_connections(self) -> None:
         for wire in list(self._wires):
             wire.cancel()
+        await asyncio.sleep(0)  # the transports close in the next round of the loop
 
     def _connect(self) -> Wire:
         self.connections_made += 1

@@ -62,7 +62,7 @@ class SandboxServer:
 
     def drop_connections(self) -> None:
         """Ends every open connection, idle or not."""
-        self._loop.call_soon_threadsafe(self._server.drop_connections)
+        self._call(self._server.drop_connections())
 
     def _run(self) -> None:
         self._loop.run_forever()
