@@ -15,7 +15,7 @@ from typing import Any, Final
 from keys.causes import Cause, Failure
 from proxy.errors import Refusal, clamp_retry_after, error_type_of
 from proxy.redaction import redact
-from proxy.upstream_errors import UpstreamError, read_error, read_error_document
+from proxy.reported_errors import ReportedError, read_error, read_error_document
 
 FREE_MODELS: Final = ":free"
 MAX_DETAIL_CHARS: Final = 300
@@ -92,7 +92,7 @@ def refusal_of(failure: Failure) -> Refusal:
 
 
 # -- The cause -------------------------------------------------------------------------------------------------------
-def _cause_of(error: UpstreamError) -> Cause:
+def _cause_of(error: ReportedError) -> Cause:
     if error.status in _TIMEOUT_STATUSES:
         return Cause.TIMED_OUT
     if error.is_page:
@@ -111,7 +111,7 @@ def _cause_of(error: UpstreamError) -> Cause:
     return Cause.BAD_REQUEST if 400 <= error.status < 500 else Cause.PROVIDER_BUSY
 
 
-def _limit_of(error: UpstreamError) -> Cause | None:
+def _limit_of(error: ReportedError) -> Cause | None:
     """The limit that upstream names, in its metadata or in its words."""
     if (affordable := _AFFORDABLE.search(error.message)) and _is_positive(affordable[1]):
         return Cause.CANNOT_AFFORD
@@ -132,7 +132,7 @@ def _is_positive(number: str) -> bool:
 
 
 # -- The failure -----------------------------------------------------------------------------------------------------
-def _failure(error: UpstreamError, model: str, cause: Cause) -> Failure:
+def _failure(error: ReportedError, model: str, cause: Cause) -> Failure:
     status, message = _for_client(error, cause)
     takes_hint = cause in (Cause.KEY_RATE_LIMITED, Cause.ACCOUNT_LIMITED)
     return Failure(
@@ -150,7 +150,7 @@ def _failure(error: UpstreamError, model: str, cause: Cause) -> Failure:
     )
 
 
-def _for_client(error: UpstreamError, cause: Cause) -> tuple[int, str]:
+def _for_client(error: ReportedError, cause: Cause) -> tuple[int, str]:
     """Status and words. What is the pool's trouble never tells upstream's words, and never is a 401."""
     if cause in _POOL_MESSAGES:
         return _POOL_MESSAGES[cause]
@@ -162,7 +162,7 @@ def _for_client(error: UpstreamError, cause: Cause) -> tuple[int, str]:
     return error.status if error.status in _BUSY else 502, _busy_message(error)
 
 
-def _busy_message(error: UpstreamError) -> str:
+def _busy_message(error: ReportedError) -> str:
     if 300 <= error.status < 400:
         return f"The upstream answered with a redirect (HTTP {error.status}); the operator should check its address."
     if error.is_page:
@@ -172,7 +172,7 @@ def _busy_message(error: UpstreamError) -> str:
     return error.message or f"The upstream failed with HTTP {error.status}."
 
 
-def _pattern_of(error: UpstreamError, model: str, cause: Cause) -> str:
+def _pattern_of(error: ReportedError, model: str, cause: Cause) -> str:
     """The models that a bench is for. The limits of free models are their own: paid ones go on with the same key."""
     if cause is Cause.KEY_RATE_LIMITED:
         return FREE_MODELS if model.endswith(FREE_MODELS) else ""
@@ -183,14 +183,14 @@ def _pattern_of(error: UpstreamError, model: str, cause: Cause) -> str:
 def _unreadable(status: int) -> Failure:
     """No error status and no error in it: an answer that was cut, or none of this API. It may have been billed."""
     if 300 <= status < 400:
-        error = UpstreamError(status, status, "")
+        error = ReportedError(status, status, "")
         return _failure(error, "", Cause.PROVIDER_BUSY)
     message = "The upstream's answer can't be read. The request was not sent again, as it may have been billed."
     detail = f"HTTP {status} without a readable answer"
     return Failure(Cause.TIMED_OUT, 502, "api_error", message, detail, upstream_status=status, billed=True)
 
 
-def _detail(error: UpstreamError, model: str, cause: Cause) -> str:
+def _detail(error: ReportedError, model: str, cause: Cause) -> str:
     parts = [f"HTTP {error.http_status}"]
     if error.status != error.http_status:
         parts.append(f"stands for {error.status}")

@@ -48,7 +48,7 @@ _OPENROUTER_STATUSES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class UpstreamError:
+class ReportedError:
     """`status`: the HTTP status, or what a body with status 200 tells instead. Texts are as upstream wrote them.
 
     `is_page`: an HTML page, which no API writes: an edge server between us and upstream did.
@@ -83,14 +83,14 @@ class UpstreamError:
         )
 
 
-def read_error(status: int, headers: Mapping[str, str], body: bytes, now: dt.datetime) -> UpstreamError:
+def read_error(status: int, headers: Mapping[str, str], body: bytes, now: dt.datetime) -> ReportedError:
     """The error in an HTTP answer. `headers` have lower-case names."""
     document = parse_payload(body) if len(body) <= _MAX_BODY_BYTES else {}
     if document:
         return read_error_document(document, status=status, headers=headers, now=now)
     text = body[:_MAX_BODY_BYTES].decode("utf-8", "replace").strip()
     is_page = text.startswith("<") or headers.get("content-type", "").lower().startswith("text/html")
-    return UpstreamError(
+    return ReportedError(
         status=status,
         http_status=status,
         message="" if is_page else text,
@@ -102,7 +102,7 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, now: dt.dat
 
 def read_error_document(
     document: Mapping[str, Any], *, status: int, headers: Mapping[str, str], now: dt.datetime
-) -> UpstreamError:
+) -> ReportedError:
     """The error in a parsed body, or in the data of an `error` event (then `status` is 200)."""
     found = _find_error(document)
     error = found or {}
@@ -110,7 +110,7 @@ def read_error_document(
     availability = mapping_of(error.get("availability")) or mapping_of(metadata.get("availability"))
     error_type = text_of(error.get("error_type")) or text_of(metadata.get("error_type"))
     message = _full_message(text_of(error.get("message")), metadata)
-    return UpstreamError(
+    return ReportedError(
         status=status if status >= 400 else _status_told(error, error_type),
         http_status=status,
         message=message,

@@ -1,0 +1,338 @@
+import json
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.answers import (
+    Answer,
+    UnreadableAnswer,
+    Usage,
+    UsageReader,
+    cost_in_nano,
+    parse_payload,
+    read_answer,
+    replace_model,
+    replace_model_in_event,
+)
+
+MESSAGE = b"""{"id":"gen-1","type":"message","role":"assistant","model":"anthropic/claude-sonnet-4","content":[],
+"stop_reason":"end_turn","provider":"Anthropic","usage":{"input_tokens":11,"output_tokens":7,"cache_read_input_tokens":5,
+"cache_creation_input_tokens":3,"cost":0.00123456789,"is_byok":false,"cost_details":{"upstream_inference_cost":9}}}"""
+
+
+def fold(*events):
+    reader = UsageReader()
+    for kind, payload in events:
+        reader.fold(kind, payload if isinstance(payload, bytes) else json.dumps(payload).encode())
+    return reader
+
+
+def start(**usage):
+    return b"message_start", {"message": {"id": "gen-1", "model": "m", "usage": usage}}
+
+
+def delta(stop_reason=None, **usage):
+    return b"message_delta", {"delta": {"stop_reason": stop_reason}, "usage": usage}
+
+
+# -- A JSON answer -------------------------------------------------------------------------------------------------
+def test_an_answer_is_read():
+    assert read_answer(MESSAGE) == Answer(
+        id="gen-1",
+        model="anthropic/claude-sonnet-4",
+        stop_reason="end_turn",
+        usage=Usage(11, 7, 5, 3, cost_nano=1_234_568),
+        is_message=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"error": {"code": 429, "message": "slow down"}},
+        {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}},
+        {"error": "boom"},
+        {"type": "message", "content": [], "error": {"message": "cut"}},
+    ],
+)
+def test_an_error_in_spite_of_status_200_is_seen(document):
+    assert read_answer(json.dumps(document).encode()).error == document
+
+
+def test_a_null_error_is_none():
+    answer = read_answer(b'{"type":"message","content":[],"error":null}')
+
+    assert answer.is_message
+    assert answer.error is None
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'"x"', MESSAGE[:-1], b"\xff", b'{"a":NaN}', b'{"a":' * 2000])
+def test_what_is_no_json_object_is_unreadable(body):
+    with pytest.raises(UnreadableAnswer):
+        read_answer(body)
+
+
+@pytest.mark.parametrize(
+    "document", [{}, {"type": "message"}, {"type": 5, "content": []}, {"object": "chat.completion"}]
+)
+def test_an_object_that_is_no_message_is_told_apart(document):
+    assert not read_answer(json.dumps(document).encode()).is_message
+
+
+# -- Values --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "value",
+    [None, -1, 1.5, 7.0, True, "7", [7], {"n": 7}, 2**63, 10**400],
+    ids=lambda value: str(value)[:20],
+)
+@pytest.mark.parametrize(
+    "name", ["input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"]
+)
+def test_a_count_that_cannot_be_one_is_ignored(name, value):
+    assert read_answer(json.dumps({"usage": {name: value}}).encode()).usage == Usage()
+
+
+@pytest.mark.parametrize("usage", [None, [], "x", 5, {}])
+def test_an_answer_without_usage_has_no_cost(usage):
+    assert read_answer(json.dumps({"usage": usage}).encode()).usage == Usage(cost_nano=None)
+
+
+@pytest.mark.parametrize(
+    ("usage", "written"),
+    [
+        ({"cache_creation": {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 6}}, 10),
+        ({"cache_creation": {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": None}}, 4),
+        ({"cache_creation_input_tokens": 9, "cache_creation": {"ephemeral_5m_input_tokens": 4}}, 9),
+        ({"cache_creation_input_tokens": None, "cache_creation": {"ephemeral_5m_input_tokens": 4}}, 4),
+        ({"cache_creation": None}, 0),
+    ],
+)
+def test_cache_writes_are_counted_once(usage, written):
+    assert read_answer(json.dumps({"usage": usage}).encode()).usage.cache_write_tokens == written
+
+
+@pytest.mark.parametrize(
+    ("told", "nano"),
+    [
+        ("0", 0),
+        ("0.0", 0),
+        ("1", 1_000_000_000),
+        ("0.00055", 550_000),
+        ("0.1", 100_000_000),
+        ("1.5e-7", 150),
+        ("0.0000000005", 0),
+        ("0.0000000015", 2),
+        ("0.0000000025", 2),
+        ("0.00000000250000000000000000000000000000000000000000000000000000001", 3),
+        ("123.456789012345678901234567890", 123_456_789_012),
+        ("1e-999999", 0),
+        ("1000000", 10**15),
+        ("1000000.1", None),
+        ("1e400", None),
+        ("-0.01", None),
+        ("true", None),
+        ('"0.5"', None),
+        ("null", None),
+        ("[0.5]", None),
+    ],
+)
+def test_cost_is_exact_to_the_nano_dollar_half_to_even(told, nano):
+    assert read_answer(b'{"usage":{"cost":' + told.encode() + b"}}").usage.cost_nano == nano
+
+
+@given(st.decimals(0, 1_000_000, allow_nan=False, allow_infinity=False, places=12))
+def test_cost_is_never_off_by_more_than_half_a_nano_dollar(usd):
+    nano = cost_in_nano(usd)
+
+    assert nano is not None
+    assert abs(Decimal(nano) - usd * 10**9) <= Decimal("0.5")
+
+
+@given(st.integers(0, 10**15))
+def test_whole_nano_dollars_are_kept(nano):
+    assert cost_in_nano(Decimal(nano).scaleb(-9)) == nano
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        ('"gen\\u0000-1"', "gen-1"),
+        ('"gen\\ud800-1"', "gen-1"),
+        ("5", ""),
+        ("null", ""),
+        ('"' + "x" * 5000 + '"', "x" * 200),
+    ],
+)
+def test_an_id_fits_a_text_column_of_any_database(told, read):
+    assert read_answer(b'{"id":' + told.encode() + b"}").id == read
+
+
+# -- A stream ------------------------------------------------------------------------------------------------------
+def test_the_usage_of_a_stream_is_folded():
+    reader = fold(start(input_tokens=0, output_tokens=1), delta("end_turn", input_tokens=11, output_tokens=7, cost=0.5))
+
+    assert (reader.id, reader.model, reader.stop_reason) == ("gen-1", "m", "end_turn")
+    assert reader.usage == Usage(11, 7, cost_nano=500_000_000)
+
+
+def test_later_values_override_and_null_does_not():
+    reader = fold(
+        start(input_tokens=4, cache_read_input_tokens=100, cost=0.1),
+        delta(output_tokens=5, cost=0.2),
+        delta("tool_use", input_tokens=None, output_tokens=9, cache_read_input_tokens=None, cost=None),
+    )
+
+    assert reader.usage == Usage(4, 9, cache_read_tokens=100, cost_nano=200_000_000)
+
+
+def test_the_stop_reason_marks_the_delta_that_finishes_the_answer():
+    reader = fold(start(), delta(None, output_tokens=5))
+    assert reader.stop_reason == ""
+
+    reader.fold(b"message_delta", json.dumps(delta("max_tokens")[1]).encode())
+
+    assert reader.stop_reason == "max_tokens"
+
+
+@pytest.mark.parametrize("kind", [b"content_block_delta", b"ping", b"", b"message_stop", b"error"])
+def test_other_events_change_nothing(kind):
+    assert fold((kind, {"message": {"id": "x"}, "usage": {"cost": 1}, "delta": {"stop_reason": "x"}})) == UsageReader()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[DONE]",
+        b"null",
+        b"[]",
+        b'{"message":5,"delta":5,"usage":5}',
+        b'{"message":{"usage":[]},"delta":{"stop_reason":5}}',
+    ],
+)
+@pytest.mark.parametrize("kind", [b"message_start", b"message_delta"])
+def test_garbage_in_a_stream_changes_nothing(kind, data):
+    assert fold((kind, data)) == UsageReader()
+
+
+@given(st.sampled_from([b"message_start", b"message_delta"]), st.binary(max_size=100))
+def test_no_bytes_make_the_usage_reader_fail(kind, data):
+    assert isinstance(fold((kind, data)).usage, Usage)
+
+
+def test_fractions_in_a_payload_are_exact():
+    assert parse_payload(b'{"cost":0.1}') == {"cost": Decimal("0.1")}
+
+
+# -- The model's name ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("raw", "replaced"),
+    [
+        (b'{"model":"up"}', b'{"model":"mine"}'),
+        (
+            b' {\r\n "a" : [1.50, {"model":"up"}] ,\t"model" :  "up" , "b":"\xc3\xbc"}\n',
+            b' {\r\n "a" : [1.50, {"model":"up"}] ,\t"model" :  "mine" , "b":"\xc3\xbc"}\n',
+        ),
+        (b'{"model":"up","model":"up"}', b'{"model":"mine","model":"mine"}'),
+        (b'{"mod\\u0065l":"up"}', b'{"mod\\u0065l":"mine"}'),
+        (b'{"model":"u\\"p\\\\"}', b'{"model":"mine"}'),
+        (b'{"n":' + b"9" * 5000 + b',"model":"up"}', b'{"n":' + b"9" * 5000 + b',"model":"mine"}'),
+        (b'{"n":1e999999,"model":""}', b'{"n":1e999999,"model":"mine"}'),
+        (
+            b'{"\xf0\x9f\x98\x80":"\xf0\x9f\x98\x80","model":"up"}',
+            b'{"\xf0\x9f\x98\x80":"\xf0\x9f\x98\x80","model":"mine"}',
+        ),
+    ],
+    ids=["plain", "white space", "repeated", "escaped key", "escaped value", "5,000 digits", "exponent", "astral"],
+)
+def test_only_the_models_name_is_replaced(raw, replaced):
+    assert replace_model(raw, ("model",), "mine") == replaced
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"{}",
+        b'{"model":null}',
+        b'{"model":{"model":"up"}}',
+        b'{"Model":"up","a":{"model":"up"}}',
+        b'["model","up"]',
+        b'"model"',
+        b"",
+        b" ",
+        b'{"model"',
+        b'{"model":',
+        b'{"model":"up"',
+        b'{"model" "up"}',
+        b'{"a":tru,"model":"up"}',
+        b'{"model":"up","a":"\xff"}',
+        b'{"model":"up","a":' + b"[" * 2000 + b"]" * 2000 + b"}",
+    ],
+)
+def test_without_a_model_at_the_path_nothing_changes(raw):
+    assert replace_model(raw, ("model",), "mine") == raw
+
+
+def test_the_model_in_an_inner_object_is_replaced_there_only():
+    raw = b'{"model":"a","message":{"x":{"model":"b"},"model":"c"},"message": {"model":"d"}}'
+
+    replaced = replace_model(raw, ("message", "model"), "mine")
+
+    assert replaced == b'{"model":"a","message":{"x":{"model":"b"},"model":"mine"},"message": {"model":"mine"}}'
+
+
+def test_a_name_with_quotes_and_other_letters_is_written_as_json():
+    assert json.loads(replace_model(b'{"model":"up"}', ("model",), 'a"ü\n'))["model"] == 'a"ü\n'
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["model", "a"]), inner, max_size=2),
+)
+
+
+@given(
+    st.dictionaries(st.text(max_size=3) | st.just("model"), JSON_VALUES, max_size=4),
+    st.booleans(),
+    st.sampled_from([None, 1, "\t"]),
+    st.text(),
+)
+def test_any_object_keeps_everything_but_its_model(document, ascii_only, indent, name):
+    raw = json.dumps(document, ensure_ascii=ascii_only, indent=indent).encode()
+
+    replaced = json.loads(replace_model(raw, ("model",), name))
+
+    expected = {**document, "model": name} if isinstance(document.get("model"), str) else document
+    assert replaced == expected
+
+
+@given(st.binary(max_size=60) | st.text(alphabet='{}[]":,model\\ 1', max_size=60).map(str.encode))
+def test_replacing_fails_on_no_bytes(raw):
+    assert isinstance(replace_model(raw, ("model",), "mine"), bytes)
+
+
+@pytest.mark.parametrize(
+    ("raw", "replaced"),
+    [
+        (
+            b'event: message_start\ndata: {"message": {"model":"up"}, "x":1.0}\n\n',
+            b'event: message_start\ndata: {"message": {"model":"mine"}, "x":1.0}\n\n',
+        ),
+        (
+            b'event:message_start\r\nid: 1\r\ndata:{"message":{"model":"up"}}\r\nretry: 5\r\n\r\n',
+            b'event:message_start\r\nid: 1\r\ndata:{"message":{"model":"mine"}}\r\nretry: 5\r\n\r\n',
+        ),
+        (
+            b'event: message_start\ndata: {"message":\ndata: {"model":"up"}}\n\n',
+            b'event: message_start\ndata: {"message": {"model":"mine"}}\n\n',
+        ),
+        (b": data: x\n\n", b": data: x\n\n"),
+        (b"event: message_start\n\n", b"event: message_start\n\n"),
+        (b"event: message_start\ndata: oops\n\n", b"event: message_start\ndata: oops\n\n"),
+    ],
+    ids=["usual", "CRLF and other fields", "several data lines", "comment", "no data", "no JSON"],
+)
+def test_the_model_of_a_message_start_is_replaced(raw, replaced):
+    assert replace_model_in_event(raw, "mine") == replaced

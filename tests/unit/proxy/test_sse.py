@@ -1,0 +1,207 @@
+import re
+import time
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from proxy.sse import EventReader, EventTooLarge, RawEvent
+
+TRANSCRIPT = (
+    b": OPENROUTER PROCESSING\n\n"
+    b'event: message_start\ndata: {"type":"message_start","message":{"id":"gen-1"}}\n\n'
+    b'event: ping\ndata: {"type":"ping"}\n\n'
+    b'event: content_block_delta\ndata: {"delta":{"text":"\xc3\xbc \xf0\x9f\x98\x80"}}\n\n'
+    b": OPENROUTER PROCESSING\n\n"
+    b'event: message_delta\ndata: {"usage":{"cost":0.1}}\n\n'
+    b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    b"event: data\ndata: [DONE]\n\n"
+)
+LINE_ENDS = {"LF": b"\n", "CRLF": b"\r\n", "CR": b"\r"}
+
+
+def read(*chunks):
+    reader = EventReader()
+    events = [event for chunk in chunks for event in reader.feed(chunk)]
+    return events + reader.finish(), reader.leftover()
+
+
+def reference(raw):
+    """The events by a plain reading of the standard, line by line, of the whole text."""
+    events, block = [], b""
+    for line in re.findall(rb"[^\r\n]*(?:\r\n|\r|\n)", raw):
+        block += line
+        content = line if block != line else line.removeprefix(b"\xef\xbb\xbf") if not events else line
+        if not content.strip(b"\r\n"):
+            events.append(block)
+            block = b""
+    return events
+
+
+@pytest.mark.parametrize("line_end", LINE_ENDS.values(), ids=LINE_ENDS)
+def test_a_transcript_is_cut_into_its_events(line_end):
+    events, leftover = read(TRANSCRIPT.replace(b"\n", line_end))
+
+    assert [event.kind for event in events] == [
+        b"",
+        b"message_start",
+        b"ping",
+        b"content_block_delta",
+        b"",
+        b"message_delta",
+        b"message_stop",
+        b"data",
+    ]
+    assert [event.is_comment for event in events] == [True, False, False, False, True, False, False, False]
+    assert [event.is_done for event in events] == [False] * 7 + [True]
+    assert events[5].data == b'{"usage":{"cost":0.1}}'
+    assert leftover == b""
+
+
+@pytest.mark.parametrize("line_end", LINE_ENDS.values(), ids=LINE_ENDS)
+def test_a_cut_at_any_byte_makes_no_difference(line_end):
+    transcript = b"\xef\xbb\xbf" + TRANSCRIPT.replace(b"\n", line_end)
+    whole = read(transcript)
+
+    for cut in range(len(transcript)):
+        assert read(transcript[:cut], transcript[cut:]) == whole
+    assert read(*(bytes([byte]) for byte in transcript)) == whole
+
+
+PIECES = st.sampled_from(
+    [
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"data: x",
+        b"event: y",
+        b"event:z",
+        b": c",
+        b"data",
+        b"event",
+        b" ",
+        b"\xc3\xbc",
+        b"\xef\xbb\xbf",
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=30).map(b"".join), st.data())
+@example(b"\r\n\r\n", None)
+@example(b"\xef\xbb\xbf\n\r\r\n", None)
+def test_any_split_of_any_stream_gives_the_same_events(raw, data):
+    chunks = [bytes([byte]) for byte in raw]
+    if data is not None:
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=6)))
+        chunks = [raw[start:end] for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
+
+    events, leftover = read(*chunks)
+
+    assert (events, leftover) == read(raw)
+    assert b"".join(event.raw for event in events) + leftover == raw
+    assert [event.raw for event in events] == reference(raw)
+
+
+@given(st.binary(max_size=200), st.integers(1, 20))
+def test_no_byte_is_lost_or_changed(raw, size):
+    events, leftover = read(*(raw[start : start + size] for start in range(0, len(raw), size)))
+
+    assert b"".join(event.raw for event in events) + leftover == raw
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind", "data"),
+    [
+        (b"event: ping\ndata: {}\n\n", b"ping", b"{}"),
+        (b"event:ping\ndata:{}\n\n", b"ping", b"{}"),
+        (b"event:  ping\ndata:  {}\n\n", b" ping", b" {}"),
+        (b"data: {}\nevent: ping\n\n", b"ping", b"{}"),
+        (b"event: a\nevent: ping\ndata: {}\n\n", b"ping", b"{}"),
+        (b"event: a\nevent\ndata: {}\n\n", b"", b"{}"),
+        (b"event: a\ndata: event: b\n\n", b"a", b"event: b"),
+        (b": event: a\nid: 7\nretry: 1\nevent: ping\ndata: {}\n\n", b"ping", b"{}"),
+        (b"data: {\ndata\ndata: }\n\n", b"", b"{\n\n}"),
+        (b"eventual: a\ndatum: b\n\n", b"", b""),
+        (b"event: a\r\ndata: b\r\n\r\n", b"a", b"b"),
+        (b"\xef\xbb\xbfevent: a\ndata: b\n\n", b"a", b"b"),
+        (b"data: : OPENROUTER PROCESSING\n\n", b"", b": OPENROUTER PROCESSING"),
+    ],
+)
+def test_kind_and_data_are_read_by_the_standard(raw, kind, data):
+    [event], _ = read(raw)
+
+    assert (event.kind, event.data) == (kind, data)
+
+
+@pytest.mark.parametrize(
+    ("raw", "is_comment"),
+    [(b": a\n: b\n\n", True), (b"\n", True), (b"id: 1\n\n", True), (b"data\n\n", False), (b"event: ping\n\n", False)],
+)
+def test_an_event_without_kind_and_data_is_a_comment(raw, is_comment):
+    [event], _ = read(raw)
+
+    assert event.is_comment is is_comment
+
+
+@pytest.mark.parametrize(
+    ("raw", "is_done"),
+    [
+        (b"event: data\ndata: [DONE]\n\n", True),
+        (b"data: [DONE]\n\n", True),
+        (b"data:[DONE] \r\n\r\n", True),
+        (b'data: "[DONE]"\n\n', False),
+        (b"event: content_block_delta\ndata: the end [DONE]\n\n", False),
+        (b": [DONE]\n\n", False),
+    ],
+)
+def test_the_sentinel_of_openrouter_is_told_apart(raw, is_done):
+    [event], _ = read(raw)
+
+    assert event.is_done is is_done
+
+
+def test_an_event_that_is_cut_off_is_no_event():
+    assert read(b"data: 1\n\ndata: 2\n") == ([RawEvent(b"data: 1\n\n", b"")], b"data: 2\n")
+
+
+def test_a_carriage_return_waits_for_the_line_feed_that_may_follow():
+    reader = EventReader()
+
+    assert reader.feed(b"data: 1\r\n\r") == []
+    assert reader.feed(b"\ndata: 2") == [RawEvent(b"data: 1\r\n\r\n", b"")]
+    assert reader.leftover() == b"data: 2"
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_an_event_over_the_limit_is_refused_before_it_is_complete(size):
+    reader = EventReader(max_event_bytes=100)
+    reader.feed(b"data: " + b"x" * 92 + b"\n\n")
+
+    for _ in range(100 // size):
+        reader.feed(b"x" * size)
+    with pytest.raises(EventTooLarge, match="100 bytes"):
+        reader.feed(b"x" * size)
+
+
+def test_a_whole_event_over_the_limit_is_refused_too():
+    with pytest.raises(EventTooLarge):
+        EventReader(max_event_bytes=100).feed(b"data: " + b"x" * 100 + b"\n\n")
+
+
+@pytest.mark.parametrize("unit", [b"x", b"\r", b"data: x\n", b"x\r\n"], ids=repr)
+def test_a_large_event_fed_byte_by_byte_takes_linear_time(unit):
+    reader, raw = EventReader(), (b"data: \r" + unit * 300_000)[:300_000]
+
+    started = time.perf_counter()
+    for byte in raw:
+        reader.feed(bytes([byte]))
+
+    assert time.perf_counter() - started < 10
+
+
+def test_a_chunk_of_many_events_takes_linear_time():
+    started = time.perf_counter()
+    events = EventReader().feed(b"data: 1\n\n" * 200_000)
+
+    assert len(events) == 200_000
+    assert time.perf_counter() - started < 5
