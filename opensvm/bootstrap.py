@@ -114,7 +114,9 @@ class Venv:
     def _run(self, command: list[str], complaint: str) -> None:
         environment = {**os.environ, "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
         environment.pop("PYTHONHOME", None)
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(  # noqa: S603  # our own command, no shell
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
         if done.returncode:
             lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
             say("\n".join(lines[-PIP_OUTPUT_LINES:]))
@@ -135,7 +137,7 @@ def main(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    _continue_in(Venv(ROOT), [str(ROOT / program[0]), *program[1:], *arguments[1:]])
+    return _continue_in(Venv(ROOT), [str(ROOT / program[0]), *program[1:], *arguments[1:]])
 
 
 def check_python(version: tuple[int, ...]) -> None:
@@ -172,7 +174,7 @@ def say(text: str) -> None:
 
 
 def _continue_in(venv: Venv, arguments: list[str]) -> NoReturn:
-    os.execv(str(venv.python), [str(venv.python), *arguments])
+    os.execv(str(venv.python), [str(venv.python), *arguments])  # noqa: S606  # no shell wanted
 
 
 if __name__ == "__main__":

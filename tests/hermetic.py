@@ -18,7 +18,7 @@ PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_pr
 TEST_DATABASE_URL = "OPENSVM_TEST_DATABASE_URL"  # the PostgreSQL that `tests/run.py` hands to pytest
 
 
-class NetworkBlocked(RuntimeError):
+class RemoteCallError(RuntimeError):
     """A test reached for something that is not on this machine."""
 
 
@@ -53,9 +53,9 @@ def _refuse_remote(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "socket.connect":
         address = arguments[1]
         if isinstance(address, tuple) and not is_local(address[0]):
-            raise NetworkBlocked(f"A test connects to {address[0]}: only loopback is allowed.")
+            raise RemoteCallError(f"A test connects to {address[0]}: only loopback is allowed.")
     elif event == "socket.getaddrinfo" and not is_local(arguments[0]):
-        raise NetworkBlocked(f"A test looks up {arguments[0]}: only loopback is allowed.")
+        raise RemoteCallError(f"A test looks up {arguments[0]}: only loopback is allowed.")
 
 
 def is_local(host: object) -> bool:

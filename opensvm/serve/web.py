@@ -1,0 +1,65 @@
+"""The web processes: granian with the options that were measured. Run by `serve` as `python -m opensvm.serve.web`.
+
+No database connection is opened and no thread started here: the workers are forked.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+from django.conf import settings
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server import Server
+from granian.server.common import AbstractServer
+
+from opensvm import logs
+from opensvm.serve.addresses import Address, require_free
+from opensvm.serve.errors import StartError
+
+TARGET = "opensvm.asgi:application"
+RESPAWN_SECONDS = 10.0  # longer than a worker's start, so that a reload never leaves us without one
+AFTER_DRAIN_SECONDS = 5.0
+BACKLOG = 2048
+OPEN_CONNECTIONS = 8192  # idle ones count too, and what is over it hangs
+
+
+def main(target: str = TARGET) -> None:
+    try:
+        require_free(Address(settings.OPENSVM_HOST, settings.OPENSVM_PORT))
+    except StartError as exc:
+        sys.exit(str(exc))
+    server = build_server(target)
+    logs.configure(settings.LOGGING)  # the server has set up its own when it was built
+    server.serve()
+
+
+def build_server(target: str) -> AbstractServer[Any]:
+    server: AbstractServer[Any] = Server(
+        target,
+        address=settings.OPENSVM_HOST,
+        port=settings.OPENSVM_PORT,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        loop=Loops.uvloop,
+        workers=settings.OPENSVM_WORKERS,
+        respawn_failed_workers=True,
+        respawn_interval=RESPAWN_SECONDS,
+        workers_kill_timeout=math.ceil(settings.OPENSVM_DRAIN_SECONDS + AFTER_DRAIN_SECONDS),
+        backlog=BACKLOG,
+        backpressure=OPEN_CONNECTIONS,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=round(settings.HEADER_TIMEOUT_SECONDS * 1000),
+            max_buffer_size=settings.MAX_HEADER_BYTES,
+        ),
+        log_level=LogLevels.warning,
+    )
+    return server
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
