@@ -1,0 +1,168 @@
+"""The ASGI application: the data plane under /v1/, Django for everything else, and the life of the process.
+
+`/v1/` never sees Django's middleware. On SIGTERM open answers get `OPENSVM_DRAIN` seconds, then they end with an
+error and are settled; the server's own handler runs after ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import django
+from django.conf import settings
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "opensvm.settings")
+django.setup(set_prefix=False)
+
+from django.core.handlers.asgi import ASGIHandler  # noqa: E402 - Django must be set up first
+
+from keys.uuid7 import new_request_uuid, request_id_of  # noqa: E402
+from opensvm.edge import check_framing, trusted_scope  # noqa: E402
+from opensvm.wiring import build_service  # noqa: E402
+from proxy.errors import Refusal, error_body, refusal_headers  # noqa: E402
+from proxy.exchange import Message, Receive, Scope, Send  # noqa: E402
+from proxy.handler import DataPlane  # noqa: E402
+from proxy.service import Service  # noqa: E402
+
+logger = logging.getLogger("opensvm")
+
+DATA_PLANE_PREFIX = "/v1/"
+_PR_SET_PDEATHSIG = 1
+_LANE_STOP_SECONDS = 10.0
+
+
+class Application:
+    """One for each web process; `service` exists from the server's startup to its shutdown."""
+
+    def __init__(self) -> None:
+        self._django = ASGIHandler()
+        self.service: Service | None = None
+        self._data_plane: DataPlane | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            check_framing(
+                scope["headers"],
+                http_version=scope.get("http_version", "1.1"),
+                max_header_bytes=settings.MAX_HEADER_BYTES,
+            )
+        except Refusal as refusal:
+            await _refuse(refusal, send)
+            return
+        scope = trusted_scope(scope, settings.OPENSVM_TRUSTED_PROXIES)
+        if scope["path"].startswith(DATA_PLANE_PREFIX) and self._data_plane is not None:
+            await self._data_plane(scope, receive, send)
+        else:
+            await self._django(scope, receive, _stamped(send))  # type: ignore[arg-type]
+
+    # -- the life of the process -------------------------------------------------------------------------------------
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    self.start()
+                except Exception as exc:
+                    logger.exception("web process can't start", extra={"event": "web.start_failed"})
+                    await send({"type": "lifespan.startup.failed", "message": str(exc)})
+                    return
+                _drain_on_sigterm(self)
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    def start(self, service: Service | None = None) -> None:
+        """Make the data plane ready. Nothing before this opens a connection or a thread: workers are forked."""
+        _die_with_parent()
+        self.service = service or build_service()
+        self.service.lane.start()
+        self._data_plane = DataPlane(self.service)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
+
+    async def stop(self) -> None:
+        """After the last answer: settle, write what waits, close upstream."""
+        service = self.service
+        if service is None:
+            return
+        await self.drain(0.0)
+        await service.wait_for_calls(settings.SETTLE_TIMEOUT_SECONDS)
+        await asyncio.to_thread(service.lane.stop, _LANE_STOP_SECONDS)
+        await service.upstream.aclose()
+        self.service = self._data_plane = None
+
+    async def drain(self, seconds: float) -> None:
+        """Give open answers `seconds`, then end the rest with an error; each is settled."""
+        if self.service is None:
+            return
+        if not await self.service.wait_for_calls(seconds):
+            for call in tuple(self.service.calls):
+                call.interrupt()
+
+
+def _drain_on_sigterm(application: Application) -> None:
+    """Chain our handler before the server's: asyncio's own `add_signal_handler` would replace it."""
+    loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGTERM)
+
+    def drain() -> None:
+        service = application.service
+        if service is not None:
+            service.spawn_unwatched(application.drain(settings.OPENSVM_DRAIN_SECONDS))
+
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(drain)
+        if callable(before):
+            before(number, frame)
+
+    try:
+        signal.signal(signal.SIGTERM, on_sigterm)
+    except ValueError:
+        return  # not the main thread: a test's server
+
+
+def _die_with_parent() -> None:
+    """A killed supervisor leaves no orphan. Linux only; elsewhere the supervisor's own signals have to do."""
+    if sys.platform == "linux" and os.environ.get("OPENSVM_SUPERVISED"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _stamped(send: Send) -> Send:
+    """Every response has a `request-id`."""
+    request_id = request_id_of(new_request_uuid()).encode()
+
+    async def stamped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers: list[Any] = [*message.get("headers", []), (b"request-id", request_id)]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return stamped
+
+
+async def _refuse(refusal: Refusal, send: Send) -> None:
+    request_id = request_id_of(new_request_uuid())
+    body = error_body(refusal.error_type, refusal.message, request_id)
+    headers = [*refusal_headers(refusal), (b"request-id", request_id.encode()), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+application = Application()

@@ -1,0 +1,73 @@
+"""What is decided before Django or a view sees a request: odd framing, header size, and whom to believe.
+
+Pure functions over an ASGI scope; called by `opensvm.asgi`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+from opensvm.environment import IPNetwork
+from proxy.errors import Refusal, invalid_request
+from proxy.exchange import Headers, Scope
+
+_FORWARDED = frozenset(
+    {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded"}
+)
+
+
+def check_framing(headers: Sequence[tuple[bytes, bytes]], *, http_version: str, max_header_bytes: int) -> None:
+    """Raises `Refusal` for what two servers could read in two ways, and for headers that are too large."""
+    names = [name for name, _ in headers]
+    hosts = names.count(b"host")
+    if hosts > 1 or (hosts == 0 and http_version != "1.0"):
+        raise invalid_request("host: exactly one Host header is required")
+    if b"transfer-encoding" in names and b"content-length" in names:
+        raise invalid_request("content-length: must not be sent together with transfer-encoding")
+    if names.count(b"content-length") > 1:
+        raise invalid_request("content-length: must be sent once")
+    if sum(len(name) + len(value) + 4 for name, value in headers) > max_header_bytes:
+        raise Refusal(
+            431, "invalid_request_error", f"The request's headers are larger than {max_header_bytes:,} bytes."
+        )
+
+
+def trusted_scope(scope: Scope, trusted: Iterable[IPNetwork]) -> Scope:
+    """The scope with the client's own address and scheme, where a trusted proxy tells them.
+
+    Forwarding headers of anybody else are dropped, and so are names with an underscore, which some servers read
+    as if it were a dash.
+    """
+    headers: Headers = [(name.lower(), value) for name, value in scope["headers"] if b"_" not in name]
+    forwarded = {name: value for name, value in headers if name in _FORWARDED}
+    rest = [(name, value) for name, value in headers if name not in _FORWARDED]
+    result = dict(scope, headers=rest)
+    networks = tuple(trusted)
+    peer = (scope.get("client") or ("", 0))[0]
+    if networks and _is_trusted(peer, networks):
+        if client := _first_untrusted(forwarded.get(b"x-forwarded-for", b"").decode("latin-1"), networks):
+            result["client"] = (client, 0)
+        if forwarded.get(b"x-forwarded-proto", b"").strip().lower() in {b"http", b"https"}:
+            result["scheme"] = forwarded[b"x-forwarded-proto"].strip().lower().decode()
+    return result
+
+
+def _is_trusted(address: str, networks: Iterable[IPNetwork]) -> bool:
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(ip.version == network.version and ip in network for network in networks)
+
+
+def _first_untrusted(chain: str, networks: Sequence[IPNetwork]) -> str:
+    """Read from the right: the last address that no trusted proxy stands for. Empty if there is none to believe."""
+    for hop in reversed([hop.strip() for hop in chain.split(",")]):
+        try:
+            ipaddress.ip_address(hop)
+        except ValueError:
+            return ""
+        if not _is_trusted(hop, networks):
+            return hop
+    return ""

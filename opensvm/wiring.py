@@ -1,0 +1,64 @@
+"""Builds the data plane of one web process from the settings. Called by `opensvm.asgi` when the server starts."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.conf import settings
+from django.utils import timezone
+
+from keys.lane import Lane
+from keys.sealing import get_vault
+from keys.steps.batch import BatchRules
+from opensvm import __version__
+from proxy.exchange import BodyBudget, BodyLimits
+from proxy.retry import RetryPolicy
+from proxy.service import CallRules, Service
+from proxy.upstream import Upstream, UpstreamConfig
+
+
+def build_service() -> Service:
+    """A service whose lane is not started yet."""
+    get_vault()  # a keyring that can't be read stops the start, not the first request
+    return Service(
+        lane=build_lane(),
+        upstream=Upstream(upstream_config()),
+        rules=call_rules(),
+        open_vault=get_vault,
+        now=timezone.now,
+        body_budget=BodyBudget(settings.MAX_BODIES_BYTES),
+    )
+
+
+def build_lane() -> Lane:
+    rules = BatchRules(worker=uuid.uuid4(), policy=settings.BENCH_POLICY, trial_seconds=settings.TRIAL_SECONDS)
+    return Lane(rules, max_queue=settings.LANE_QUEUE_SIZE)
+
+
+def upstream_config() -> UpstreamConfig:
+    return UpstreamConfig(
+        base_url=settings.OPENROUTER_BASE_URL,
+        silence_seconds=settings.OPENROUTER_TIMEOUT_SECONDS,
+        connect_seconds=settings.OPENROUTER_CONNECT_TIMEOUT_SECONDS,
+        headers={"user-agent": f"opensvm/{__version__}", **settings.OPENROUTER_HEADERS},
+    )
+
+
+def call_rules() -> CallRules:
+    return CallRules(
+        retry=RetryPolicy(
+            max_retries=settings.OPENROUTER_MAX_RETRIES,
+            delay_seconds=settings.OPENROUTER_RETRY_DELAY_SECONDS,
+            max_keys=settings.MAX_KEYS_PER_REQUEST,
+        ),
+        ping_seconds=settings.PING_SECONDS,
+        first_event_seconds=settings.FIRST_EVENT_SECONDS,
+        settle_seconds=settings.SETTLE_TIMEOUT_SECONDS,
+        parse_in_thread_bytes=settings.PARSE_IN_THREAD_BYTES,
+        body=BodyLimits(
+            max_bytes=settings.MAX_BODY_BYTES,
+            silence_seconds=settings.BODY_SILENCE_SECONDS,
+            grace_seconds=settings.BODY_GRACE_SECONDS,
+            min_bytes_per_second=settings.BODY_MIN_BYTES_PER_SECOND,
+        ),
+    )

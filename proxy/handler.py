@@ -1,0 +1,94 @@
+"""The lean ASGI handler in front of the /v1/ views.
+
+Django's own handler costs a thread, its signals and its middleware for each request, and spools each body to disk before
+a view sees it. This one builds Django's request, resolves the view, awaits it and writes what it answers.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+
+from django.core.handlers.asgi import ASGIRequest
+from django.urls import Resolver404
+from django.urls.resolvers import URLResolver, get_resolver
+
+from keys.uuid7 import new_request_uuid, request_id_of
+from proxy.errors import Refusal, error_body, internal_error, not_found, refusal_headers
+from proxy.exchange import ClientLeft, Exchange, Receive, Scope, Send
+from proxy.service import Service
+from proxy.views import CallResponse
+
+logger = logging.getLogger("opensvm.proxy")
+
+
+class DataPlane:
+    """Serves /v1/; one for each process."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._resolver: URLResolver = get_resolver("proxy.urls")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(
+            scope=scope,
+            receive=receive,
+            send=send,
+            request_id=request_id_of(new_request_uuid()),
+            limits=self._service.rules.body,
+            budget=self._service.body_budget,
+        )
+        try:
+            await self._serve(exchange)
+        except ClientLeft:
+            logger.debug("client left before its request was read", extra={"event": "client.left"})
+        finally:
+            exchange.release_body()
+
+    async def _serve(self, exchange: Exchange) -> None:
+        try:
+            response = await self._view_response(exchange)
+        except Refusal as refusal:
+            await _send_refusal(exchange, refusal)
+            return
+        except ClientLeft:
+            raise
+        except Exception:
+            logger.exception("request failed", extra={"event": "request.failed", "request": exchange.request_id})
+            await _send_refusal(exchange, internal_error())
+            return
+        await self._relay(exchange, response)
+
+    async def _view_response(self, exchange: Exchange) -> CallResponse:
+        path = exchange.scope["path"]
+        try:
+            match = self._resolver.resolve(path)
+        except Resolver404 as exc:
+            raise not_found(path) from exc
+        request = ASGIRequest(exchange.scope, io.BytesIO())
+        request.exchange = exchange  # type: ignore[attr-defined]
+        request.service = self._service  # type: ignore[attr-defined]
+        response: CallResponse = await match.func(request, *match.args, **match.kwargs)
+        return response
+
+    async def _relay(self, exchange: Exchange, response: CallResponse) -> None:
+        """Writer and watcher beside the pump: the pump goes on when the client leaves, and settles."""
+        call = response.call
+        self._service.spawn(call.run(), "call")
+        watcher = self._service.spawn(exchange.left(), "client-watch")
+        watcher.add_done_callback(lambda task: None if task.cancelled() else call.leave())
+        try:
+            await call.outbox.write_to(exchange)
+        except ClientLeft:
+            call.leave()
+        finally:
+            watcher.cancel()
+
+
+async def _send_refusal(exchange: Exchange, refusal: Refusal) -> None:
+    """An unread body is not waited for: the connection is closed after the answer."""
+    body = error_body(refusal.error_type, refusal.message, exchange.request_id)
+    headers = refusal_headers(refusal)
+    if not exchange.is_body_read:
+        headers.append((b"connection", b"close"))
+    await exchange.answer(refusal.status, headers, body)

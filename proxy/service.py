@@ -1,0 +1,85 @@
+"""What the calls of one web process share: the lane, the upstream, the rules, and the set of calls under way.
+
+Made by `opensvm.asgi` when the server starts; a test makes its own with another upstream or another clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from keys.lane import Lane
+from keys.sealing import Vault
+from proxy.exchange import BodyBudget, BodyLimits
+from proxy.retry import RetryPolicy
+from proxy.upstream import Upstream
+
+if TYPE_CHECKING:
+    from proxy.call import Call
+
+_TAIL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class CallRules:
+    """Times and sizes of a call; each is a setting."""
+
+    retry: RetryPolicy
+    ping_seconds: float
+    first_event_seconds: float
+    settle_seconds: float
+    parse_in_thread_bytes: int
+    body: BodyLimits
+
+
+@dataclass(slots=True)
+class Service:
+    lane: Lane
+    upstream: Upstream
+    rules: CallRules
+    open_vault: Callable[[], Vault]
+    now: Callable[[], dt.datetime]
+    body_budget: BodyBudget
+    calls: set[Call] = field(default_factory=set)
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _unwatched: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def spawn_unwatched(self, work: Coroutine[Any, Any, Any]) -> None:
+        """A task that `wait_for_calls` does not wait for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._unwatched.add(task)
+        task.add_done_callback(self._unwatched.discard)
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """A task that someone holds: the loop itself keeps only weak references."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def close_after_tail(self, response: httpx.Response, chunks: Any) -> None:
+        """Read what follows the last event, the `[DONE]`, so that the connection can be used again."""
+        self.spawn(_read_tail(response, chunks), "upstream-tail")
+
+    async def wait_for_calls(self, seconds: float) -> bool:
+        """Until every call has ended; False if some had not by then."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self._tasks and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(set(self._tasks), timeout=left)
+        return not self._tasks
+
+
+async def _read_tail(response: httpx.Response, chunks: Any) -> None:
+    try:
+        async with asyncio.timeout(_TAIL_SECONDS):
+            async for _ in chunks:
+                pass
+    except Exception:  # noqa: S110 - the answer is complete; at worst the connection is not used again
+        pass
+    finally:
+        await response.aclose()

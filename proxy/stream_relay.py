@@ -1,0 +1,96 @@
+"""What of an upstream stream may go out now, and what is held until the ledger has its row. No I/O.
+
+Clients take an answer as whole from the `message_delta` that carries `stop_reason`, so everything from there on is
+held. Before the first event nothing goes out at all: until then another key may still be tried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxy.answers import UsageReader, parse_payload, replace_model_in_event
+from proxy.sse import EventReader, RawEvent
+
+_READ_KINDS = frozenset({b"message_start", b"message_delta"})
+
+
+@dataclass(slots=True)
+class StreamRelay:
+    """Feed it chunks. `error` is the payload of an `error` event; `is_finished` is set by `message_stop`."""
+
+    model_asked: str
+    usage: UsageReader = field(default_factory=UsageReader)
+    has_started: bool = False
+    is_finished: bool = False
+    error: dict[str, Any] | None = None
+    _reader: EventReader = field(default_factory=EventReader)
+    _before_start: list[bytes] = field(default_factory=list)
+    _held: list[bytes] = field(default_factory=list)
+    _is_holding: bool = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What may be sent to the client now. Raises `proxy.sse.EventTooLarge`."""
+        return self._pass(self._reader.feed(chunk))
+
+    def finish(self) -> bytes:
+        """Upstream has closed; a cut event is dropped."""
+        return self._pass(self._reader.finish())
+
+    @property
+    def held(self) -> bytes:
+        """What finishes the answer."""
+        return b"".join(self._held)
+
+    def _pass(self, events: list[RawEvent]) -> bytes:
+        passed: list[bytes] = []
+        for event in events:
+            if self.is_finished or self.error is not None:
+                break
+            raw = self._read(event)
+            if self._is_holding:
+                self._held.append(raw)
+            elif not self.has_started:
+                self._before_start.append(raw)
+            else:
+                if self._before_start:
+                    passed += self._before_start
+                    self._before_start.clear()
+                passed.append(raw)
+        return b"".join(passed)
+
+    def _read(self, event: RawEvent) -> bytes:
+        """Note what the event says; answers its bytes as the client shall get them."""
+        kind = event.kind
+        if kind == b"content_block_delta":
+            self.has_started = True
+            return event.raw
+        if event.is_done:
+            return b""
+        if kind == b"error":
+            self.error = parse_payload(event.data)
+            return b""
+        if not kind:
+            return self._read_unnamed(event)
+        self.has_started = self.has_started or kind != b"ping"
+        if kind in _READ_KINDS:
+            return self._read_usage(event)
+        if kind == b"message_stop":
+            self._is_holding = self.is_finished = True
+        return event.raw
+
+    def _read_usage(self, event: RawEvent) -> bytes:
+        self.usage.fold(event.kind, event.data)
+        if event.kind == b"message_start":
+            return replace_model_in_event(event.raw, self.model_asked)
+        self._is_holding = self._is_holding or bool(self.usage.stop_reason)
+        return event.raw
+
+    def _read_unnamed(self, event: RawEvent) -> bytes:
+        """A comment, or data without a name, which SDKs skip; but an error may come this way too."""
+        if b'"error"' in event.raw:
+            payload = parse_payload(event.data)
+            if payload.get("error"):
+                self.error = payload
+                return b""
+        return event.raw

@@ -1,0 +1,136 @@
+"""What became known of a call while it ran, and how it ended: all that its ledger row needs. No I/O."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from keys.causes import Cause, Failure
+from keys.ledger_items import Admitted, Caller, FailedTry, Selection, Settlement, Tokens
+from keys.models import CostSource
+from proxy.answers import Usage
+from proxy.failures import refusal_of
+from proxy.messages_body import MessagesRequest
+
+CLIENT_LEFT_STATUS = 499  # nginx's number for it
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that passed the credential and body checks. `headers` are the ones that go upstream with it."""
+
+    id: UUID
+    request_id: str
+    client_digest: str
+    client_prefix: str
+    body: MessagesRequest
+    headers: dict[str, str]
+    caller: Caller
+    created_at: dt.datetime
+    started: float  # time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a call ended. `failure` is None for a finished answer; `last_bytes` is what finishes it."""
+
+    failure: Failure | None = None
+    last_bytes: bytes = b""
+
+
+@dataclass(slots=True)
+class Tally:
+    asked: Asked
+    admitted: Admitted
+    selection: Selection
+    tries: int = 0
+    retries: int = 0
+    keys_tried: set[UUID] = field(default_factory=set)
+    unwritten: list[FailedTry] = field(default_factory=list)  # failed tries that no step has written yet
+    usage: Usage = field(default_factory=Usage)
+    generation_id: str = ""
+    first_event_ms: int | None = None
+    trial_passed: bool = False
+    may_be_billed: bool = False
+    _try_started: float = 0.0
+
+    def begin_try(self) -> None:
+        self.tries += 1
+        self.keys_tried.add(self.selection.key_id)
+        self._try_started = time.monotonic()
+
+    def note_failed_try(self, failure: Failure, at: dt.datetime) -> None:
+        duration_ms = int((time.monotonic() - self._try_started) * 1000)
+        self.may_be_billed = self.may_be_billed or failure.billed
+        self.unwritten.append(FailedTry(self.tries, self.selection, failure, duration_ms, at))
+
+    def note_first_event(self) -> None:
+        if self.first_event_ms is None:
+            self.first_event_ms = self.elapsed_ms()
+
+    def take_unwritten(self) -> tuple[FailedTry, ...]:
+        failures = tuple(self.unwritten)
+        self.unwritten.clear()
+        return failures
+
+    def elapsed_ms(self) -> int:
+        return int((time.monotonic() - self.asked.started) * 1000)
+
+    def settlement(self, ending: Ending, *, has_begun: bool) -> Settlement:
+        """The ledger row. The cost is upstream's own word, 0 where nothing can have been billed, else unknown."""
+        asked, failure = self.asked, ending.failure
+        cost_nano, source = self._cost(failure)
+        return Settlement(
+            id=asked.id,
+            request_id=asked.request_id,
+            client_id=self.admitted.client_id,
+            key_id=self.selection.key_id,
+            model_asked=asked.body.model,
+            model_sent=self.admitted.model_sent,
+            status=_status(failure, has_begun=has_begun),
+            error_type=failure.error_type if failure else "",
+            cause=failure.cause.value if failure else "",
+            attempts=self.tries,
+            stream=asked.body.stream,
+            tokens=Tokens(
+                self.usage.input_tokens,
+                self.usage.output_tokens,
+                self.usage.cache_read_tokens,
+                self.usage.cache_write_tokens,
+            ),
+            cost_nano=cost_nano,
+            cost_source=source,
+            latency_ms=self.elapsed_ms(),
+            first_token_ms=self.first_event_ms,
+            generation_id=self.generation_id,
+            created_at=asked.created_at,
+            caller=asked.caller,
+            failures=self.take_unwritten(),
+            holds_trial=self.selection.is_trial and not self.trial_passed,
+            trial_passed=self.trial_passed or (failure is None and self.selection.is_trial),
+        )
+
+    def _cost(self, failure: Failure | None) -> tuple[int | None, CostSource]:
+        if self.usage.cost_nano is not None:
+            return self.usage.cost_nano, CostSource.REPORTED
+        if failure is not None and not failure.billed and not self.may_be_billed:
+            return 0, CostSource.REPORTED
+        return None, CostSource.UNKNOWN
+
+
+def _status(failure: Failure | None, *, has_begun: bool) -> int:
+    """As the client saw it."""
+    if failure is not None and failure.cause is Cause.CLIENT_LEFT:
+        return CLIENT_LEFT_STATUS
+    return 200 if failure is None or has_begun else refusal_of(failure).status
+
+
+def client_left(*, billed: bool) -> Failure:
+    return Failure(Cause.CLIENT_LEFT, CLIENT_LEFT_STATUS, "client_left", "The client left.", billed=billed)
+
+
+def interrupted(*, billed: bool) -> Failure:
+    message = "The service is shutting down. Please send the request again."
+    return Failure(Cause.INTERRUPTED, 529, "overloaded_error", message, billed=billed, retry_after_seconds=1.0)

@@ -1,0 +1,155 @@
+"""The connection to OpenRouter: httpx requests and responses, carried by aiohttp's connection pool.
+
+httpx is the interface, so tests plug in any `httpx.AsyncBaseTransport`; aiohttp is the carrier, because httpx's own
+pool is O(n) in open connections. What matters about a failed try is whether it may have been billed, so every
+error says whether the request can have left this process.
+
+    Unanswered
+    ├── NotSent   the connection was never made: safe to send again
+    └── Broken    sent, or perhaps sent, and then cut or silent: never sent again
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import aiohttp
+import httpx
+
+_IDLE_SECONDS = 15.0  # an idle connection that upstream is about to close would lose the next request
+_LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class Unanswered(Exception):
+    """A try that got no HTTP answer, or not all of it."""
+
+    timed_out = False
+
+
+class NotSent(Unanswered):
+    """No connection to upstream could be made."""
+
+
+class Broken(Unanswered):
+    """The connection was cut or fell silent after the request may have been sent."""
+
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamConfig:
+    """`silence_seconds`: the longest time without a byte of any kind from upstream."""
+
+    base_url: str
+    silence_seconds: float
+    connect_seconds: float
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class AiohttpTransport(httpx.AsyncBaseTransport):
+    """One aiohttp session. Closing a response that has not ended closes its connection."""
+
+    def __init__(self, config: UpstreamConfig) -> None:
+        self._config = config
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Raises `NotSent` or `Broken`."""
+        with _translated():
+            response = await self._open_session().request(
+                request.method,
+                str(request.url),
+                headers=request.headers.multi_items(),
+                data=request.content,
+                allow_redirects=False,
+            )
+        return httpx.Response(
+            status_code=response.status, headers=response.raw_headers, stream=_Body(response), request=request
+        )
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        """Made on first use, inside the loop that uses it."""
+        if self._session is None:
+            is_local = urlsplit(self._config.base_url).hostname in _LOCAL_HOSTS
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=0, keepalive_timeout=_IDLE_SECONDS, ttl_dns_cache=60, ssl=_ssl_context(self._config.base_url)
+                ),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=self._config.connect_seconds, sock_read=self._config.silence_seconds
+                ),
+                trust_env=not is_local,  # HTTPS_PROXY and NO_PROXY
+                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+
+class _Body(httpx.AsyncByteStream):
+    """The answer's bytes as they come, in pieces of at most 64 KiB."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _translated():
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+
+    async def aclose(self) -> None:
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+
+class Upstream:
+    """Sends one message request with one key; what comes back is httpx's response, its body unread."""
+
+    def __init__(self, config: UpstreamConfig, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._config = config
+        self._transport = transport or AiohttpTransport(config)
+        self._messages_url = httpx.URL(f"{config.base_url}/messages")
+
+    async def send_message(self, body: bytes, *, secret: str, headers: Mapping[str, str]) -> httpx.Response:
+        """POST /messages. `headers` are what the client's own add; raises `NotSent` or `Broken`."""
+        request = httpx.Request(
+            "POST",
+            self._messages_url,
+            content=body,
+            headers={**headers, **self._config.headers, "authorization": f"Bearer {secret}"},
+        )
+        return await self._transport.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """aiohttp's errors in our terms. Whatever is not surely before the request counts as sent."""
+    try:
+        yield
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
+        raise NotSent(f"no connection to upstream: {exc}") from exc
+    except aiohttp.InvalidURL as exc:
+        raise NotSent(f"upstream's address can't be used: {exc}") from exc
+    except TimeoutError as exc:
+        raise Broken("upstream was silent for too long", timed_out=True) from exc
+    except (aiohttp.ClientError, OSError) as exc:
+        raise Broken(f"upstream's answer was cut: {exc or type(exc).__name__}") from exc
+
+
+def _ssl_context(base_url: str) -> ssl.SSLContext | bool:
+    """httpx's own defaults: certifi's roots, or SSL_CERT_FILE."""
+    return httpx.create_ssl_context() if base_url.startswith("https://") else True

@@ -1,0 +1,132 @@
+"""The data plane's DRF views. Their `dispatch` is async: no thread, no `request.data`, no DRF authentication.
+
+What a client may do is decided by the credential, the body and ADMIT, in this order; see `proxy.call`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from rest_framework.exceptions import MethodNotAllowed
+from rest_framework.views import APIView
+
+from keys.ledger_items import Caller
+from keys.uuid7 import new_request_uuid, request_id_of
+from proxy.call import Call
+from proxy.call_log import log_denial
+from proxy.credentials import Credential, MalformedCredential, read_credential
+from proxy.errors import bad_credential, method_not_allowed
+from proxy.exchange import Exchange
+from proxy.messages_body import MessagesRequest, read_request
+from proxy.service import Service
+from proxy.tally import Asked
+
+DEFAULT_VERSION = "2023-06-01"
+_SESSION_HEADERS = (b"x-claude-code-session-id", b"x-session-id")
+_MAX_SESSION_CHARS = 256
+
+
+class DataPlaneRequest(HttpRequest):
+    """What `proxy.handler` hands to a view: Django's request with the exchange and the service beside it."""
+
+    exchange: Exchange
+    service: Service
+
+
+class CallResponse(HttpResponseBase):
+    """The answer of a call under way; `proxy.handler` writes it."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__()
+        self.call = call
+
+
+class DataPlaneView(APIView):
+    """An `APIView` whose handlers are coroutines. Errors are `Refusal`s, which `proxy.handler` sends."""
+
+    authentication_classes = ()
+    permission_classes = ()
+    throttle_classes = ()
+
+    async def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
+        method = request.method.lower()
+        handler: Callable[..., Awaitable[HttpResponseBase]] | None = None
+        if method in self.http_method_names and method != "options":
+            handler = getattr(self, method, None)
+        if handler is None:
+            raise method_not_allowed(request.method)
+        try:
+            return await handler(request, *args, **kwargs)
+        except MethodNotAllowed as exc:
+            raise method_not_allowed(request.method) from exc
+
+
+class MessagesView(DataPlaneView):
+    """POST /v1/messages."""
+
+    async def post(self, request: DataPlaneRequest) -> CallResponse:
+        exchange, service = request.exchange, request.service
+        credential = _read_credential(exchange)
+        body = await _read_body(exchange, service)
+        request_uuid = new_request_uuid()
+        exchange.request_id = request_id_of(request_uuid)
+        asked = Asked(
+            id=request_uuid,
+            request_id=exchange.request_id,
+            client_digest=service.open_vault().client_digest(credential.text),
+            client_prefix=credential.prefix,
+            body=body,
+            headers=upstream_headers(exchange, is_stream=body.stream),
+            caller=Caller(exchange.client_ip, exchange.header(b"user-agent"), _session_id(exchange)),
+            created_at=service.now(),
+            started=time.monotonic(),
+        )
+        return CallResponse(Call(asked, service))
+
+
+def _read_credential(exchange: Exchange) -> Credential:
+    try:
+        return read_credential(exchange.headers)
+    except MalformedCredential as exc:
+        log_denial(exc.reason, exc.prefix, exchange.client_ip, exchange.request_id)
+        raise bad_credential() from exc
+
+
+async def _read_body(exchange: Exchange, service: Service) -> MessagesRequest:
+    """Large bodies are parsed in a thread, so that the others' streams go on."""
+    raw = await exchange.read_body()
+    if len(raw) > service.rules.parse_in_thread_bytes:
+        return await asyncio.to_thread(read_request, raw)
+    return read_request(raw)
+
+
+def upstream_headers(exchange: Exchange, *, is_stream: bool) -> dict[str, str]:
+    """What goes up of a client's headers: all `anthropic-*`, its session, and nothing else."""
+    headers = {
+        "content-type": "application/json",
+        "accept": "text/event-stream" if is_stream else "application/json",
+        "accept-encoding": "identity",
+        "anthropic-version": DEFAULT_VERSION,
+    }
+    lists: dict[str, list[str]] = {}
+    for name, value in exchange.headers:
+        if name.startswith(b"anthropic-"):
+            lists.setdefault(name.decode("latin-1"), []).append(value.decode("ascii", "ignore").strip())
+    headers.update({name: ", ".join(values) for name, values in lists.items() if any(values)})
+    if session := _session_id(exchange):
+        headers["x-session-id"] = session
+    return headers
+
+
+def _session_id(exchange: Exchange) -> str:
+    """The conversation, which OpenRouter keeps on one provider for the sake of its cache."""
+    for name in _SESSION_HEADERS:
+        value = exchange.header(name)
+        if value and value.isascii() and value.isprintable():
+            return value[:_MAX_SESSION_CHARS]
+    return ""
