@@ -17,8 +17,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         with refusals_as_command_errors():
             report = rewrap_secrets(actor=COMMAND_LINE)
-        self.stdout.write(f"Sealed {report.rewrapped} secrets with master key {report.key_id}.")
+        self.stdout.write(f"Secrets sealed anew with master key {report.key_id}: {report.rewrapped}.")
         for sentence in report.unopened:
             self.stderr.write(sentence)
         if report.unopened:
-            raise CommandError(f"{len(report.unopened)} secrets can't be opened and stay as they are: see above.")
+            raise CommandError(f"Secrets that can't be opened and stay as they are, see above: {len(report.unopened)}.")
