@@ -260,5 +260,7 @@ def _pieces(text: str, count: int | None) -> list[str]:
     """`text` in `count` pieces, as even as can be (empty ones when there are too few characters)."""
     if count is None:
         return [text[at : at + DELTA_CHARACTERS] for at in range(0, len(text), DELTA_CHARACTERS)]
+    if count <= 0:
+        return []
     bounds = [len(text) * index // count for index in range(count + 1)]
     return [text[low:high] for low, high in itertools.pairwise(bounds)]

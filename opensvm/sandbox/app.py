@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from opensvm.sandbox import control, management
 from opensvm.sandbox.cache import PromptCache
@@ -43,11 +43,11 @@ class Config:
 
 @dataclass(slots=True)
 class ConnectionFaults:
-    """The next `times` connections end `how` at their first byte ("request") or before it ("accept")."""
+    """The next `times` connections end `how` at their first byte, or before it ("accept")."""
 
     times: int = 0
     how: Break = "close"
-    at: str = "request"
+    at: Literal["first_byte", "accept"] = "first_byte"
 
     def take(self, at: str) -> Break | None:
         if self.times <= 0 or at != self.at:
@@ -99,7 +99,7 @@ class Sandbox:
             return public(self, received)
         key = received.key
         if key is None:
-            return self._refuse("refused", received)
+            return self._refuse("refused" if received.secret else "no_credentials", received)
         if refusal := key.refusal(self.now()):
             return self._refuse(refusal, received)
         if (received.method, endpoint) == ("POST", "/messages"):

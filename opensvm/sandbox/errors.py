@@ -175,6 +175,7 @@ def _with_retry_after(seconds: int, maker: Maker) -> Maker:
 ERRORS: dict[str, Maker] = {
     # The key
     "refused": _plain(401, "User not found.", "B"),
+    "no_credentials": _plain(401, "No auth credentials found", "B"),
     "disabled": _plain(401, "API key is disabled.", "B"),
     "expired": _plain(401, "API key has expired.", "B"),
     "rate_limited": _plain(429, "Rate limit exceeded", "B", error_type="rate_limit_exceeded"),

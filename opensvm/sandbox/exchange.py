@@ -15,7 +15,7 @@ from opensvm.sandbox.app import Sandbox
 from opensvm.sandbox.control import is_control
 from opensvm.sandbox.errors import Failed
 from opensvm.sandbox.received import Received
-from opensvm.sandbox.reply import Reply, failure_reply
+from opensvm.sandbox.reply import Part, Reply, failure_reply
 from opensvm.sandbox.wire import BrokenOff, ClientLeft, Wire
 
 logger = logging.getLogger("opensvm.sandbox")
@@ -44,19 +44,19 @@ class Exchange:
             while await self._serve_next():
                 pass
         except h11.RemoteProtocolError as exc:
-            await self._send(failure_reply(Failed(exc.error_status_hint, str(exc), "B")))
+            await self._send(failure_reply(Failed(exc.error_status_hint, str(exc), "B")), Progress())
 
     async def _serve_next(self) -> bool:
         """One request and its reply. False when there is no other."""
         idle = self.sandbox.config.idle_seconds if self.served else None
         if not await self.wire.first_byte(idle):
             return False
+        if b" /sandbox" not in self.wire.buffered().partition(b"\n")[0]:
+            await self._apply_fault("first_byte")
         read = await self.wire.read_request()
         if read is None:
             return False
         received = self._received(*read)
-        if not is_control(received.path):
-            await self._apply_fault("request")
         reply = self._answer(received)
         await self._send_and_settle(received, reply)
         self.served += 1
@@ -75,7 +75,6 @@ class Exchange:
             key = name.decode("ascii")
             headers[key] = f"{headers[key]}, {text}" if key in headers else text
         return Received(
-            number=len(self.sandbox.inbox.requests) + 1,
             connection=self.connection,
             at=self.sandbox.now(),
             method=head.method.decode("ascii"),
@@ -98,45 +97,49 @@ class Exchange:
         now = self.sandbox.now
         progress = Progress()
         try:
-            if reply.hang_up is not None:
-                await self.wire.break_off(reply.hang_up)
-            await self._send(reply, progress, received)
+            await self._send(reply, progress)
             received.whole = True
         except ClientLeft:
             received.left_at = now()
             raise
         finally:
+            received.status = progress.status
             received.ended_at = now()
             if reply.meter is not None:
                 reply.meter.end(progress.output_tokens, now(), whole=received.whole)
 
-    async def _send(self, reply: Reply, progress: Progress | None = None, received: Received | None = None) -> None:
+    async def _send(self, reply: Reply, progress: Progress) -> None:
         """The whole reply, or up to where it is cut."""
-        progress = progress or Progress()
         await self.wire.wait(reply.delay_seconds)
+        if reply.hang_up is not None:
+            await self.wire.break_off(reply.hang_up)
         self.wire.send(h11.Response(status_code=reply.status, headers=_framed(reply), reason=_reason(reply.status)))
-        if received is not None:
-            received.status = reply.status
+        progress.status = reply.status
         for part in reply.parts:
             await self._stay_silent(part.delay_seconds, reply)
-            if part.settles and reply.meter is not None:
-                reply.meter.finish(self.sandbox.now())
-            for piece in _pieces(part.payload, reply.slice_bytes):
-                self.wire.send(h11.Data(data=piece))
-                await self.wire.flush()
+            await self._send_part(part, reply)
             progress.output_tokens = max(progress.output_tokens, part.output_tokens)
+        if reply.cut == "stall":
+            await self._stay_silent(None, reply)
         if reply.cut is not None:
             await self.wire.break_off(reply.cut)
         self.wire.send(h11.EndOfMessage())
 
-    async def _stay_silent(self, seconds: float, reply: Reply) -> None:
-        """Waits, with a comment now and then where the script wants them."""
+    async def _send_part(self, part: Part, reply: Reply) -> None:
+        """The bill is entered before the client can know of it, and not when it has left by then."""
+        for number, piece in enumerate(_pieces(part.payload, reply.slice_bytes)):
+            await self.wire.flush()
+            if number == 0 and part.settles and reply.meter is not None:
+                reply.meter.finish(self.sandbox.now())
+            self.wire.send(h11.Data(data=piece))
+
+    async def _stay_silent(self, seconds: float | None, reply: Reply) -> None:
+        """Waits (None: for ever), with a comment now and then where the script wants them."""
         every = reply.comment_seconds
-        while every is not None and seconds > every:
+        while every is not None and (seconds is None or seconds > every):
             await self.wire.wait(every)
             self.wire.send(h11.Data(data=COMMENT.payload))
-            await self.wire.flush()
-            seconds -= every
+            seconds = None if seconds is None else seconds - every
         await self.wire.wait(seconds)
 
 
@@ -145,6 +148,7 @@ class Progress:
     """How far a reply has got."""
 
     output_tokens: int = 0
+    status: int | None = None
 
 
 def _framed(reply: Reply) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from typing import Any
 from opensvm.sandbox.keys import SandboxKey, tail_of
 
 MAX_REQUESTS = 20_000  # older ones are forgotten
-MAX_BODIES_BYTES = 128 * 1024 * 1024  # of the bodies that are kept for reading; older ones become None
+MAX_BODIES_BYTES = 64 * 1024 * 1024  # of the bodies that are kept for reading; older ones become None
 
 _KEY = re.compile(r"sk-or-v1-[A-Za-z0-9_-]+")
 
@@ -22,7 +22,6 @@ _KEY = re.compile(r"sk-or-v1-[A-Za-z0-9_-]+")
 class Received:
     """`headers` have lower-case names. `left_at`: when the client went away before the reply was whole."""
 
-    number: int
     connection: int
     at: dt.datetime
     method: str
@@ -30,6 +29,8 @@ class Received:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     raw_body: bytes = b""
+    body_bytes: int = 0
+    number: int = 0  # in the order of arrival, from 1
     body: Any = None  # parsed; None when it is no JSON
     key: SandboxKey | None = None
     status: int | None = None  # None: not a byte was answered
@@ -62,7 +63,7 @@ class Received:
             "query": dict(self.query),
             "headers": {name: _KEY.sub(lambda found: tail_of(found[0]), text) for name, text in self.headers.items()},
             "body": self.body,
-            "body_bytes": len(self.raw_body),
+            "body_bytes": self.body_bytes,
             "key_name": self.key.name if self.key else "",
             "key_tail": tail_of(self.secret) if self.secret else "",
             "status": self.status,
@@ -80,8 +81,12 @@ class Inbox:
     requests: deque[Received] = field(default_factory=lambda: deque(maxlen=MAX_REQUESTS))
     _with_body: deque[Received] = field(default_factory=deque)
     _body_bytes: int = 0
+    _count: int = 0
 
     def add(self, received: Received) -> None:
+        self._count += 1
+        received.number = self._count
+        received.body_bytes = len(received.raw_body)
         self.requests.append(received)
         self._with_body.append(received)
         self._body_bytes += len(received.raw_body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import http.client
 import json
@@ -12,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from opensvm.sandbox.catalogue import Usage
-from opensvm.sandbox.script import Behaviour, Rule
+from opensvm.sandbox.script import Behaviour, Break, Rule
 
 TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.01
@@ -95,7 +96,9 @@ class Controls:
         times: int | None = None,
         **behaviour: Any,
     ) -> None:
-        """One rule; the fields of `Behaviour` follow as keywords."""
+        """One rule; the fields of `Behaviour` follow as keywords. `body` may be bytes."""
+        if isinstance(behaviour.get("body"), bytes):
+            behaviour["body_base64"] = base64.b64encode(behaviour.pop("body")).decode()
         calls: dict[str, Any] = {"key": key, "model": model, "path": path, "method": method, "streamed": streamed}
         self.add_rules(Rule(then=Behaviour(**behaviour), first=first, times=times, **calls))
 
@@ -110,8 +113,8 @@ class Controls:
         """As JSON, each with the number of `calls` that it counted."""
         return list(self._call("GET", "/script")["rules"])
 
-    def break_connections(self, times: int, how: str = "close", at: str = "request") -> None:
-        """The next `times` connections end at their first request, or (`at="accept"`) before a byte is read.
+    def break_connections(self, times: int, how: Break = "close", at: str = "first_byte") -> None:
+        """The next `times` connections end at the first byte of a request, or (`at="accept"`) before it.
 
         After "accept" no control can be called until the faults are used up: its connection would take one.
         """

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from opensvm.sandbox.errors import ERRORS, STREAM_ERRORS
+from opensvm.sandbox.money import number
 
 Break = Literal["close", "reset", "stall", "half_close"]
 
@@ -69,6 +70,8 @@ class Behaviour:
         if self.error and self.error not in ERRORS and self.error not in STREAM_ERRORS:
             known = ", ".join(sorted({*ERRORS, *STREAM_ERRORS}))
             raise BadScript(f"{self.error!r} is not an error the sandbox knows. It knows: {known}.")
+        if self.cost is not None:
+            number(self.cost)
 
     @property
     def raw_body(self) -> bytes | None:

@@ -48,6 +48,7 @@ class Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        transport.set_write_buffer_limits(high=0)  # so that `flush` waits until the system has taken every byte
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._open_wires.add(self)
         self._task = asyncio.get_running_loop().create_task(self._serve(self))
@@ -88,12 +89,16 @@ class Wire(asyncio.Protocol):
         """Whether anything came within `timeout` seconds (None: waits for ever)."""
         try:
             async with asyncio.timeout(timeout):
-                while not (self._http.trailing_data[0] or self._left.is_set()):
+                while not (self.buffered() or self._left.is_set()):
                     self._arrived.clear()
                     await self._arrived.wait()
         except TimeoutError:
             return False
-        return not self._left.is_set() or bool(self._http.trailing_data[0])
+        return bool(self.buffered())
+
+    def buffered(self) -> bytes:
+        """What has come and is not read yet."""
+        return self._http.trailing_data[0]
 
     async def read_request(self) -> tuple[h11.Request, bytes] | None:
         """Head and whole body; None when the client has closed. What is no HTTP raises `h11.RemoteProtocolError`."""
@@ -127,7 +132,7 @@ class Wire(asyncio.Protocol):
             self._transport.write(payload)
 
     async def flush(self) -> None:
-        """Lets the client read, and notices when it has gone."""
+        """Waits until the client has read enough for more, and notices when it has gone."""
         await asyncio.sleep(0)
         await self._writable.wait()
         if self._left.is_set():
@@ -163,10 +168,10 @@ class Wire(asyncio.Protocol):
                 await self.wait(None)
             case "reset":
                 await self._writable.wait()
-                self.reset()
+                self._reset()
         raise BrokenOff
 
-    def reset(self) -> None:
+    def _reset(self) -> None:
         self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         self._transport.abort()
 
