@@ -88,7 +88,10 @@ class LogFile:
             os.close(lock)
 
     def _shift(self) -> None:
-        for number in range(self._keep - 1, 0, -1):
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(f"{self.path}.{number}", f"{self.path}.{number + 1}")
+        """Each backup moves up by one; the first gap, or the oldest backup, takes the last of them."""
+        free = 1
+        while free < self._keep and os.path.exists(f"{self.path}.{free}"):
+            free += 1
+        for number in range(free, 1, -1):
+            os.rename(f"{self.path}.{number - 1}", f"{self.path}.{number}")
         os.rename(self.path, f"{self.path}.1")

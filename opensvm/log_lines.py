@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import logging
@@ -20,7 +21,7 @@ _formatter = logging.Formatter()
 
 
 def to_line(record: logging.LogRecord, *, environment: str, max_bytes: int = MAX_LINE_BYTES) -> bytes:
-    """The whole line, newline included, at most `max_bytes` (1024 or more) long. Never raises for what a record holds."""
+    """The whole line, newline included, at most `max_bytes` (1024 or more) long. Never raises for a record."""
     fields = _fields(record, environment)
     line = _encode(fields)
     if len(line) > max_bytes:
@@ -58,10 +59,11 @@ def _fields(record: logging.LogRecord, environment: str) -> dict[str, object]:
 
 
 def _message(record: logging.LogRecord) -> str:
-    try:
+    with contextlib.suppress(Exception):
         return redact(record.getMessage())
-    except Exception:
+    with contextlib.suppress(Exception):
         return redact(f"{record.msg!s} (its arguments don't fit)")
+    return f"<{type(record.msg).__name__} that can't be shown>"
 
 
 def _traceback(record: logging.LogRecord) -> str:
@@ -84,17 +86,23 @@ def _cut(value: object, characters: int) -> object:
 
 
 def _encode(fields: dict[str, object]) -> bytes:
-    text = ", ".join(f"{json.dumps(str(name), ensure_ascii=False)}: {_to_json(value)}" for name, value in fields.items())
+    text = ", ".join(
+        f"{json.dumps(str(name), ensure_ascii=False)}: {_to_json(value)}" for name, value in fields.items()
+    )
     text = _UNPRINTABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", redact(f"{{{text}}}\n"))
     return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes \udcff, which JSON allows
 
 
 def _to_json(value: object) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
-    except Exception:
-        pass
-    try:
-        return json.dumps(repr(value), ensure_ascii=False)
-    except Exception:
-        return f'"<{type(value).__name__} that can\'t be shown>"'
+    for attempt in (_strict_json, _repr_json):
+        with contextlib.suppress(Exception):
+            return attempt(value)
+    return json.dumps(f"<{type(value).__name__} that can't be shown>")
+
+
+def _strict_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _repr_json(value: object) -> str:
+    return json.dumps(repr(value), ensure_ascii=False)

@@ -78,7 +78,7 @@ def configure(logging_settings: Mapping[str, Any]) -> None:
             "keep": logging_settings["keep"],
         }
     }
-    if logs_to_stdout(sys.argv):
+    if _is_open(1) and logs_to_stdout(sys.argv):
         handlers["stdout"] = {"()": StdoutHandler, "environment": environment}
     logging.config.dictConfig(
         {
@@ -101,9 +101,18 @@ def configure(logging_settings: Mapping[str, Any]) -> None:
 
 def logs_to_stdout(argv: Sequence[str]) -> bool:
     """Whether this process serves. What a management command prints is its answer: no log line may be in it."""
-    if os.path.basename(argv[0]) not in {"manage.py", "django-admin"}:
+    if not argv or os.path.basename(argv[0]) not in {"manage.py", "django-admin"}:
         return True
     return len(argv) > 1 and argv[1] in _SERVING_COMMANDS
+
+
+def _is_open(fd: int) -> bool:
+    """A closed descriptor 1 is given to the next file that is opened, which would be the log itself."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _is_writable(fd: int, wait_seconds: float) -> bool:
