@@ -1,7 +1,7 @@
 """The lean ASGI handler in front of the /v1/ views.
 
-Django's own handler costs a thread, its signals and its middleware for each request, and spools each body to disk before
-a view sees it. This one builds Django's request, resolves the view, awaits it and writes what it answers.
+Django's own handler costs a thread, its signals and its middleware for each request, and spools each body to disk
+before a view sees it. This one builds Django's request, resolves the view, awaits it and writes what it answers.
 """
 
 from __future__ import annotations
