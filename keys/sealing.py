@@ -60,6 +60,9 @@ class Sealed:
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("A sealed secret can't be pickled or copied.")
 
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("A sealed secret can't be pickled or copied.")
+
     def __copy__(self) -> NoReturn:
         raise TypeError("A sealed secret can't be copied.")
 

@@ -96,7 +96,7 @@ def clear_cooldowns(key_id: uuid.UUID, *, actor: Actor) -> int:
         key = get_locked_key(key_id)
         cooldowns = list(_open_ones(key))
         if cooldowns:
-            close(Cooldown.objects.filter(pk__in=[row.pk for row in cooldowns]), by=actor.name, now=timezone.now())
+            close(_open_ones(key), by=actor.name, now=timezone.now())
             causes = sorted({row.cause for row in cooldowns})
             record(actor, "key.cooldowns_cleared", key, before={"causes": causes})
     if cooldowns:
@@ -111,10 +111,14 @@ def lock_pool() -> None:
 
 
 def close(cooldowns: QuerySet[Cooldown], *, by: str, now: dt.datetime) -> int:
-    """Close those of `cooldowns` that are still open; the caller holds the Pool's lock."""
-    return cooldowns.filter(cleared_at__isnull=True).update(
-        cleared_at=now, cleared_by=by[:150], trial=None, trial_at=None
-    )
+    """Close those of `cooldowns` that are still open; the caller holds the Pool's lock.
+
+    The rows are locked by id first: a trial that passes closes some of them without the Pool's lock.
+    """
+    still_open = cooldowns.filter(cleared_at__isnull=True)
+    ids = list(still_open.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
+    ended = {"cleared_at": now, "cleared_by": by[:150], "trial": None, "trial_at": None}
+    return Cooldown.objects.filter(pk__in=ids).update(**ended)
 
 
 def _open_ones(key: OpenRouterKey) -> QuerySet[Cooldown]:

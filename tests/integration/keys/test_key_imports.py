@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 ONE, TWO, THREE = (f"sk-or-v1-test-env-000{n}" for n in (1, 2, 3))
 
 
-def load(single: str = "", several: str = ""):  # type: ignore[no-untyped-def]
+def load(single: str = "", several: str = ""):
     return import_environment_keys({"OPENROUTER_API_KEY": single, "OPENROUTER_API_KEYS": several, "HOME": "/root"})
 
 
@@ -95,7 +95,7 @@ def test_a_key_taken_out_of_the_environment_stays_and_is_named_in_a_warning(capl
     (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert "env-1" in record.getMessage()
     assert "...0001" in record.getMessage()
-    assert record.event == "import.missing"  # type: ignore[attr-defined]
+    assert record.event == "import.missing"
 
 
 def test_a_retired_key_and_a_typed_in_one_are_not_missed(new_key, alice: Actor) -> None:

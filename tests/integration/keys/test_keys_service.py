@@ -191,7 +191,7 @@ def test_the_log_names_a_key_by_its_tail(new_key, caplog: pytest.LogCaptureFixtu
     with caplog.at_level("INFO", logger="opensvm"):
         new_key(TEXT)
     record = caplog.records[-1]
-    assert (record.event, record.key) == ("key.added", "...abc1")  # type: ignore[attr-defined]
+    assert (record.event, record.key) == ("key.added", "...abc1")
     assert TEXT not in str(vars(record))
 
 

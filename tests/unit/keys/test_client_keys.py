@@ -50,7 +50,7 @@ def test_text_of_strangers_is_not_well_formed(text: str) -> None:
     ],
     ids=["newline", "space", "shorter", "longer", "other start", "upper case", "empty", "the guide's example"],
 )
-def test_what_is_almost_a_key_is_refused(change) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_almost_a_key_is_refused(change) -> None:
     assert not is_well_formed(change(new_client_key()))
 
 

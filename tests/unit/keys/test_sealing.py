@@ -37,14 +37,27 @@ def unseal(ciphertext: bytes, vault: Vault = VAULT) -> str:
 @pytest.mark.parametrize(
     "show", [repr, str, "{}".format, "{:>30}".format, "%s".__mod__], ids=lambda show: repr(show)[:20]
 )
-def test_a_sealed_secret_is_masked_in_every_text(show) -> None:  # type: ignore[no-untyped-def]
+def test_a_sealed_secret_is_masked_in_every_text(show) -> None:
     assert SECRET not in show(Sealed(SECRET))
 
 
 @pytest.mark.parametrize(
-    "leak", [copy.copy, copy.deepcopy, pickle.dumps, json.dumps, hash, dict, list, vars], ids=lambda leak: leak.__name__
+    "leak",
+    [
+        copy.copy,
+        copy.deepcopy,
+        pickle.dumps,
+        json.dumps,
+        hash,
+        dict,
+        list,
+        vars,
+        Sealed.__getstate__,
+        Sealed.__reduce__,
+    ],
+    ids=lambda leak: leak.__name__,
 )
-def test_a_sealed_secret_refuses_to_be_copied_or_taken_apart(leak) -> None:  # type: ignore[no-untyped-def]
+def test_a_sealed_secret_refuses_to_be_copied_or_taken_apart(leak) -> None:
     with pytest.raises(TypeError) as refusal:
         leak(Sealed(SECRET))
     assert SECRET not in str(refusal.value)
@@ -93,7 +106,7 @@ def test_a_ciphertext_that_is_cut_short_does_not_open(length: int) -> None:
     ],
     ids=["another table", "another column", "another row", "joined names"],
 )
-def test_a_ciphertext_does_not_open_in_another_place(place) -> None:  # type: ignore[no-untyped-def]
+def test_a_ciphertext_does_not_open_in_another_place(place) -> None:
     with pytest.raises(Undecryptable, match="another place"):
         VAULT.unseal(seal(), **place)
 
