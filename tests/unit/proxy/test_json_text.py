@@ -68,7 +68,7 @@ def depth_of(value):
 
 @pytest.mark.parametrize("unit", [b'"', b'\\"', b'"\\', b"[]", b'["', b"\\"], ids=repr)
 def test_depth_is_found_in_linear_time(unit):
-    raw = b"[" * 1001 + unit * 1_000_000
+    raw = b"[" * 1001 + unit * 200_000
 
     started = time.perf_counter()
     is_too_deep(raw)

@@ -66,7 +66,7 @@ def test_redacted_text_holds_nothing_to_redact(text):
 
 @pytest.mark.parametrize("unit", ["user_", "sk-or-", "id:", "bearer ", "a" * 63 + "g", "id    ", "org_a"])
 def test_redaction_takes_linear_time(unit):
-    text = unit * (1_000_000 // len(unit))
+    text = unit * (200_000 // len(unit))
 
     started = time.perf_counter()
     redact(text)
