@@ -43,9 +43,10 @@ class Statements:
         return value if value is None or isinstance(value, UUID) else UUID(hex=value)
 
     def read_stamp(self, value: Any) -> dt.datetime | None:
-        if value is None or isinstance(value, dt.datetime):
-            return value
-        return dt.datetime.fromisoformat(value).replace(tzinfo=dt.UTC)
+        if value is None:
+            return None
+        stamp = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(value)
+        return stamp if timezone.is_aware(stamp) else stamp.replace(tzinfo=dt.UTC)
 
     def _rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         self._cursor.execute(sql, params)
