@@ -48,7 +48,7 @@ class Venv:
         self._stamp = self.folder / STAMP_NAME
 
     def is_current(self, requirements: str) -> bool:
-        return self._is_whole() and self._installed().get(requirements) == self._digest(requirements)
+        return self._is_whole() and self._installed().get(requirements) == self.digest(requirements)
 
     def bring_up_to_date(self, requirements: str) -> None:
         """Install what is missing; build anew when the environment is half-made or of another Python."""
@@ -57,9 +57,12 @@ class Venv:
             self._build()
         self._stamp.unlink(missing_ok=True)
         self._install(requirements)
-        content = {"python": sys.implementation.cache_tag, **installed, requirements: self._digest(requirements)}
+        self.write_stamp({**installed, requirements: self.digest(requirements)})
+
+    def write_stamp(self, installed: dict[str, str]) -> None:
+        """Say that everything in `installed`, digests by requirements file, is there."""
         temporary = self._stamp.with_suffix(".new")
-        temporary.write_text(json.dumps(content))
+        temporary.write_text(json.dumps({**installed, "python": sys.implementation.cache_tag}))
         os.replace(temporary, self._stamp)
 
     @contextlib.contextmanager
@@ -88,7 +91,7 @@ class Venv:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def _digest(self, requirements: str) -> str:
+    def digest(self, requirements: str) -> str:
         return hashlib.sha256((self.root / requirements).read_bytes()).hexdigest()
 
     def _build(self) -> None:

@@ -21,10 +21,10 @@ def read_env_file(path: Path, variables: MutableMapping[str, str]) -> None:
             bindings = list(parse_stream(file))
     except FileNotFoundError:
         return
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SettingError(
-            f"{path} can't be read as UTF-8 text: {getattr(exc, 'strerror', None) or exc.reason}."
-        ) from exc
+    except UnicodeDecodeError as exc:
+        raise SettingError(f"{path} is not UTF-8 text: save it as such.") from exc
+    except OSError as exc:
+        raise SettingError(f"{path} can't be read: {exc.strerror}.") from exc
     for binding in bindings:
         if binding.error or (binding.key and binding.value is None):
             raise SettingError(f"{path}, line {binding.original.line}, can't be understood: write NAME=value.")

@@ -54,7 +54,7 @@ def _refuse_remote(event: str, arguments: tuple[Any, ...]) -> None:
         address = arguments[1]
         if isinstance(address, tuple) and not is_local(address[0]):
             raise RemoteCallError(f"A test connects to {address[0]}: only loopback is allowed.")
-    elif event == "socket.getaddrinfo" and not is_local(arguments[0]):
+    elif event == "socket.getaddrinfo" and not is_local(arguments[0]) and _address(arguments[0]) is None:
         raise RemoteCallError(f"A test looks up {arguments[0]}: only loopback is allowed.")
 
 
@@ -62,9 +62,12 @@ def is_local(host: object) -> bool:
     """Whether `host`, a name or an address, is this machine."""
     if host is None or host in {"", "localhost", b"localhost", os.uname().nodename}:
         return True
-    text = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
+    address = _address(host)
+    return address is not None and (address.is_loopback or address.is_unspecified)
+
+
+def _address(host: object) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        address = ipaddress.ip_address(text)
+        return ipaddress.ip_address(host.decode("ascii", "replace") if isinstance(host, bytes) else str(host))
     except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
+        return None

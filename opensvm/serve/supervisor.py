@@ -117,10 +117,17 @@ class Supervisor:
     """Runs the children of `specs`, in one event loop, until a signal or a failed start."""
 
     def __init__(
-        self, specs: Sequence[ChildSpec], *, environment: Mapping[str, str], folder: Path, drain_seconds: float
+        self,
+        specs: Sequence[ChildSpec],
+        *,
+        environment: Mapping[str, str],
+        folder: Path,
+        drain_seconds: float,
+        first_seconds: float = FIRST_SECONDS,
     ) -> None:
         self._children = [Child(spec, environment, folder) for spec in specs]
         self._patience_seconds = drain_seconds + AFTER_DRAIN_SECONDS
+        self._first_seconds = first_seconds
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -149,7 +156,7 @@ class Supervisor:
             lived = time.monotonic() - started
             if self._stopping.is_set():
                 return
-            if restarts == 0 and (lived < FIRST_SECONDS or not child.was_up):
+            if restarts == 0 and (lived < self._first_seconds or not child.was_up):
                 raise ChildFailed(child.spec.role, code, list(child.output))
             restarts = 1 if lived >= STEADY_SECONDS else restarts + 1
             delay = delay_before_restart(restarts - 1)
