@@ -49,6 +49,7 @@ class RefusableForm(ModelForm):
     """A form that can show why a service refused what it held."""
 
     refusal: Exception | None = None
+    names_of_services = {"secret": "key_text"}  # where a service's argument has another name than the form's field
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
@@ -58,6 +59,7 @@ class RefusableForm(ModelForm):
 
     def _refused_field(self) -> str | None:
         field = "secret" if isinstance(self.refusal, DuplicateKey) else getattr(self.refusal, "field", None)
+        field = self.names_of_services.get(str(field), field)
         return field if field in self.fields else None
 
 

@@ -25,7 +25,9 @@ class SecretField(forms.CharField):
 
 
 class AddKeyForm(RefusableForm):
-    secret = SecretField(
+    """`key_text` and not `secret`: that is the column, which no form may touch."""
+
+    key_text = SecretField(
         label="OpenRouter key",
         max_length=1000,
         help_text="Starts with sk-or-v1-. It is stored encrypted and never shown again.",

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING, Any
-
-from django.utils import timezone
 
 from keys.admin.audit import change_of
 from keys.admin.cooldowns import ended_of, trial_of
 from keys.admin.display import cost, stamp, stamp_with_distance
-from keys.admin.pool import COST_DAYS
 from keys.admin.rows import list_of
 from keys.models import AuditEvent, Cooldown, OpenRouterKey, RequestLog
-from keys.services.cooldowns import find_blocking
-from keys.usage import Usage, usage_by_day
+from keys.usage import Usage
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 
+    from keys.admin.pool import KeyView
+
 MOST_EVENTS = 50
 
 
-def page_sections(key: OpenRouterKey, user: AbstractBaseUser | AnonymousUser) -> dict[str, Any]:
+def page_sections(key: OpenRouterKey, view: KeyView, user: AbstractBaseUser | AnonymousUser) -> dict[str, Any]:
     """For the template; each section only for who may view its table. A fixed number of queries."""
     may_view = user.has_perm  # type: ignore[union-attr]  # the admin lets no other users in
-    sections: dict[str, Any] = {"days": _days(key)}
+    sections: dict[str, Any] = {"days": _days(view)}
     if may_view("keys.view_cooldown"):
-        sections |= {"open_cooldowns": _open_cooldowns(key), "past_cooldowns": _past_cooldowns(key)}
+        sections |= {"open_cooldowns": _open_cooldowns(view), "past_cooldowns": _past_cooldowns(key)}
     if may_view("keys.view_auditevent"):
         sections["events"] = _events(key)
     if may_view("keys.view_requestlog"):
@@ -35,11 +32,9 @@ def page_sections(key: OpenRouterKey, user: AbstractBaseUser | AnonymousUser) ->
     return sections
 
 
-def _open_cooldowns(key: OpenRouterKey) -> list[dict[str, Any]]:
-    now = timezone.now()
-    blocking = find_blocking([key.pk], now).get(key.pk)
-    ids = [cooldown.id for cooldown in blocking.cooldowns] if blocking else []
-    rows = Cooldown.objects.filter(pk__in=ids).select_related("account")
+def _open_cooldowns(view: KeyView) -> list[dict[str, Any]]:
+    now = view.blocking.now
+    rows = Cooldown.objects.filter(pk__in=[cooldown.id for cooldown in view.blocking.cooldowns])
     return [
         {
             "cause": row.get_cause_display(),
@@ -51,7 +46,7 @@ def _open_cooldowns(key: OpenRouterKey) -> list[dict[str, Any]]:
             "repeat": row.repeat,
             "trial": trial_of(row),
         }
-        for row in rows
+        for row in rows.select_related("account").order_by("-until")
     ]
 
 
@@ -70,12 +65,8 @@ def _past_cooldowns(key: OpenRouterKey) -> list[dict[str, Any]]:
     ]
 
 
-def _days(key: OpenRouterKey) -> list[dict[str, Any]]:
-    today = timezone.now().date()
-    lines = usage_by_day(today - dt.timedelta(days=COST_DAYS - 1), today)
-    return [
-        {"day": line.day.isoformat(), **numbers_of(line.usage)} for line in reversed(lines) if line.target == key.pk
-    ]
+def _days(view: KeyView) -> list[dict[str, Any]]:
+    return [{"day": line.day.isoformat(), **numbers_of(line.usage)} for line in reversed(view.days)]
 
 
 def numbers_of(usage: Usage) -> dict[str, str]:

@@ -42,6 +42,7 @@ def attach_views(keys: list[OpenRouterKey]) -> list[OpenRouterKey]:
     views = view_keys(keys)
     for key in keys:
         key.view = views[key.pk]  # type: ignore[attr-defined]  # for the columns below
+        key.blocking = views[key.pk].blocking  # type: ignore[attr-defined]  # for the actions
     return keys
 
 
@@ -95,7 +96,7 @@ class KeyAdmin(RowActionsAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
-            return ((None, {"fields": ("name", "secret", "account", "tier", "note")}),)
+            return ((None, {"fields": ("name", "key_text", "account", "tier", "note")}),)
         facts = ((title, {"fields": fields}) for title, fields in self.facts)
         return ((None, {"fields": ("name", "account", "tier", "note")}), *facts)
 
@@ -103,12 +104,13 @@ class KeyAdmin(RowActionsAdmin):
         return tuple(field for _, fields in self.facts for field in fields) if obj else ()
 
     def prepare(self, rows: list[Any]) -> list[Any]:
-        blocking = blocking_of(rows, timezone.now())
-        for row in rows:
+        unread = [row for row in rows if not hasattr(row, "blocking")]
+        blocking = blocking_of(unread, timezone.now()) if unread else {}
+        for row in unread:
             row.blocking = blocking[row.pk]
         return rows
 
-    @method_decorator(sensitive_post_parameters("secret"))
+    @method_decorator(sensitive_post_parameters("key_text"))
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None) -> Any:
         return super().add_view(request, form_url, extra_context)
 
@@ -118,7 +120,7 @@ class KeyAdmin(RowActionsAdmin):
         values = {field: typed[field] for field in ("name", "account", "tier", "note")}
         if change:
             return edit_key(form.instance.pk, actor=actor, **values)
-        return add_key(actor=actor, secret=typed["secret"], **values)
+        return add_key(actor=actor, secret=typed["key_text"], **values)
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> Any:
         """The key is stored; what OpenRouter says about it is told, and changes nothing about that."""
@@ -135,7 +137,7 @@ class KeyAdmin(RowActionsAdmin):
         key = context.get("original")
         if key is not None:
             attach_views([key])
-            context.update(page_sections(key, request.user))
+            context.update(page_sections(key, _view(key), request.user))
         return super().render_change_form(request, context, *args, **kwargs)
 
     @admin.display(description="state")
@@ -167,7 +169,7 @@ class KeyAdmin(RowActionsAdmin):
 
     @admin.display(description="cost 30 days")
     def cost_days(self, key: OpenRouterKey) -> str:
-        used = _view(key).days
+        used = _view(key).thirty_days
         return cost(used.cost_nano, used.unknown_costs)
 
     @admin.display(description="next rotation")

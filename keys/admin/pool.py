@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.db.models import Count, Min
 from django.utils import timezone
 
-from keys import usage
 from keys.admin.standing import Standing, standing_of
 from keys.models import KeyState, OpenRouterKey
 from keys.services.cooldowns import Blocking, find_blocking
+from keys.usage import Usage, UsageOfDay, usage_by_day
 
 COST_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class KeyView:
-    """A key as an operator sees it at `blocking.now`."""
+    """A key as an operator sees it at `blocking.now`. `days`: its usage on the last 30 UTC days, oldest first."""
 
     blocking: Blocking
     standing: Standing
-    today: usage.Usage
-    days: usage.Usage
+    days: tuple[UsageOfDay, ...] = ()
+
+    @property
+    def today(self) -> Usage:
+        today = self.blocking.now.date()
+        return sum((line.usage for line in self.days if line.day == today), Usage())
+
+    @property
+    def thirty_days(self) -> Usage:
+        return sum((line.usage for line in self.days), Usage())
 
 
 def blocking_of(keys: Sequence[OpenRouterKey], now: dt.datetime) -> dict[uuid.UUID, Blocking]:
@@ -35,20 +44,13 @@ def blocking_of(keys: Sequence[OpenRouterKey], now: dt.datetime) -> dict[uuid.UU
 
 
 def view_keys(keys: Sequence[OpenRouterKey]) -> dict[uuid.UUID, KeyView]:
-    """By key id; a fixed number of queries. Today's costs come from the ledger itself, seconds after a request."""
+    """By key id; seven queries. Today's costs come from the ledger itself, seconds after a request."""
     now = timezone.now()
     blocking = blocking_of(keys, now)
-    today = usage.today_by_key(now)
-    days = usage.usage_by_key(now.date() - dt.timedelta(days=COST_DAYS - 1), now.date())
-    return {
-        key.pk: KeyView(
-            blocking=blocking[key.pk],
-            standing=standing_of(key, blocking[key.pk]),
-            today=today.get(key.pk, usage.Usage()),
-            days=days.get(key.pk, usage.Usage()),
-        )
-        for key in keys
-    }
+    days: dict[object, list[UsageOfDay]] = defaultdict(list)
+    for line in usage_by_day(now.date() - dt.timedelta(days=COST_DAYS - 1), now.date()):
+        days[line.target].append(line)
+    return {key.pk: KeyView(blocking[key.pk], standing_of(key, blocking[key.pk]), tuple(days[key.pk])) for key in keys}
 
 
 def find_only_account() -> tuple[str, int] | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
@@ -40,7 +39,7 @@ class RequestAdmin(ReadOnlyAdmin):
     list_display_links = ("when",)
     list_filter = (PeriodFilter, StatusFilter, "cause", "client", "key")
     search_fields = ("request_id",)  # shows the box; get_search_results says what is searched
-    search_help_text = "A whole request id (req_…), generation id (gen-…) or ledger id."
+    search_help_text = "A whole request id (req_…) or generation id (gen-…)."
     ordering = ("-pk",)
     sortable_by = ()
     paginator = CappedPaginator
@@ -77,10 +76,10 @@ class RequestAdmin(ReadOnlyAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        found = Q(request_id=term) | Q(generation_id=term)
-        with contextlib.suppress(ValueError):
-            found |= Q(pk=uuid.UUID(term.removeprefix("req_")))
-        return queryset.filter(found), False
+        try:
+            return queryset.filter(pk=uuid.UUID(term.removeprefix("req_"))), False  # a request id is its row's id
+        except ValueError:
+            return queryset.filter(generation_id=term), False
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         context["failed_attempts"] = failed_attempts_of(context["original"])

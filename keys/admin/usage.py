@@ -39,6 +39,8 @@ class PeriodForm(forms.Form):
             self.add_error("until", "The period ends before it begins.")
         elif since and until and (until - since).days >= MOST_DAYS:
             self.add_error("until", f"The period has more than {MOST_DAYS} days.")
+        if until and until > timezone.now().date() + dt.timedelta(days=1):
+            self.add_error("until", "The period ends after today.")
         return cleaned
 
 
