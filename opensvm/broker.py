@@ -15,6 +15,7 @@ import datetime as dt
 import os
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ class MessageFolder:
         self._root = root
         self._writing = root / "writing"
         self._claimed = root / "claimed"
+        self._listed: dict[str, deque[Path]] = {}
         self._prune_after = 0.0
 
     def put(self, queue: str, message: dict[str, Any]) -> None:
@@ -84,9 +86,13 @@ class MessageFolder:
         draft.rename(ready / name)
 
     def take(self, queue: str) -> dict[str, Any] | None:
-        """The oldest message that is not expired, or None."""
+        """The oldest message that is not expired, or None. The folder is listed only when the last list is used up."""
         self._prune_sometimes()
-        for path in self._messages(queue):
+        waiting = self._listed.setdefault(queue, deque())
+        if not waiting:
+            waiting.extend(self._messages(queue))
+        while waiting:
+            path = waiting.popleft()
             if self._is_expired(path):
                 path.unlink(missing_ok=True)
             elif (message := self._claim(path)) is not None:
