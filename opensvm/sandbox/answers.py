@@ -34,6 +34,7 @@ class Answer:
     stop_sequence: str | None
     usage: Usage
     wire_usage: Mapping[str, Any]
+    metadata: Mapping[str, Any] | None = None  # openrouter_metadata, when it was asked for
 
 
 def tokens_in(text: str) -> int:
@@ -172,6 +173,7 @@ def _first_stop(text: str, stops: list[str]) -> str | None:
 
 
 def message(answer: Answer) -> dict[str, Any]:
+    metadata = {} if answer.metadata is None else {"openrouter_metadata": dict(answer.metadata)}
     return {
         "id": answer.id,
         "type": "message",
@@ -184,6 +186,7 @@ def message(answer: Answer) -> dict[str, Any]:
         "stop_details": None,
         "usage": dict(answer.wire_usage),
         "provider": PROVIDER,
+        **metadata,
     }
 
 

@@ -170,8 +170,15 @@ def _make_answer(order: Order, cache: PromptCache) -> tuple[Answer, int]:
         stop_sequence=stop_sequence,
         usage=usage,
         wire_usage=wire_usage(usage, cost_text, behaviour.usage),
+        metadata=_metadata(order),
     )
     return answer, nano_of(cost_text)
+
+
+def _metadata(order: Order) -> dict[str, Any] | None:
+    if order.headers.get("x-openrouter-metadata") != "enabled":
+        return None
+    return {"requested": order.body["model"], "provider": PROVIDER, "region": "sandbox", "attempt": 1}
 
 
 def _count(order: Order, content: tuple[answers.Block, ...], cache: PromptCache) -> Usage:
