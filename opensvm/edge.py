@@ -15,13 +15,14 @@ from proxy.exchange import Headers, Scope
 _FORWARDED = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded"}
 )
+_WITHOUT_HOST = frozenset({"1.0", "1"})  # granian writes HTTP/1.0 as "1", and a Host that was not sent as an empty one
 
 
 def check_framing(headers: Sequence[tuple[bytes, bytes]], *, http_version: str, max_header_bytes: int) -> None:
     """Raises `Refusal` for what two servers could read in two ways, and for headers that are too large."""
     names = [name for name, _ in headers]
-    hosts = names.count(b"host")
-    if hosts > 1 or (hosts == 0 and http_version != "1.0"):
+    hosts = [value.strip() for name, value in headers if name == b"host"]
+    if len(hosts) > 1 or (not any(hosts) and http_version not in _WITHOUT_HOST):
         raise invalid_request("host: exactly one Host header is required")
     if b"transfer-encoding" in names and b"content-length" in names:
         raise invalid_request("content-length: must not be sent together with transfer-encoding")

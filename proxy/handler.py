@@ -6,6 +6,7 @@ before a view sees it. This one builds Django's request, resolves the view, awai
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 
@@ -14,7 +15,7 @@ from django.urls import Resolver404
 from django.urls.resolvers import URLResolver, get_resolver
 
 from keys.uuid7 import new_request_uuid, request_id_of
-from proxy.errors import Refusal, error_body, internal_error, not_found, refusal_headers
+from proxy.errors import Refusal, error_body, internal_error, invalid_request, not_found, refusal_headers
 from proxy.exchange import ClientLeft, Exchange, Receive, Scope, Send
 from proxy.service import Service
 from proxy.views import CallResponse
@@ -42,6 +43,7 @@ class DataPlane:
             await self._serve(exchange)
         except ClientLeft:
             logger.debug("client left before its request was read", extra={"event": "client.left"})
+            await _answer_cut_body(exchange)
         finally:
             exchange.release_body()
 
@@ -83,6 +85,13 @@ class DataPlane:
             call.leave()
         finally:
             watcher.cancel()
+
+
+async def _answer_cut_body(exchange: Exchange) -> None:
+    """Who only half-closed, or broke off a chunk, is still there to hear why; for everybody else this goes nowhere."""
+    if not exchange.has_begun:
+        with contextlib.suppress(ClientLeft):
+            await _send_refusal(exchange, invalid_request("body: ended before it was complete"))
 
 
 async def _send_refusal(exchange: Exchange, refusal: Refusal) -> None:
