@@ -7,6 +7,7 @@ fifty. There are no timers. `proxy` awaits `submit`; the thread answers through 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import logging
 import threading
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from django.db import DataError, Error, IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
+from keys.heartbeat import Heartbeat
+from keys.journal import Journal
 from keys.ledger_items import Admit, LaneItem, LaneResult, PassTrial, Settlement, Switch
 from keys.steps import settlement
 from keys.steps.batch import Batch, BatchRules
@@ -68,8 +71,12 @@ class Lane:
         *,
         max_queue: int = 4096,
         clock: Callable[[], dt.datetime] = timezone.now,
+        heartbeat: Heartbeat | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self._rules = rules
+        self._heartbeat = heartbeat
+        self._journal = journal
         self._clock = clock
         self._max_queue = max_queue
         self._urgent: deque[Waiting] = deque()  # settlements, passed trials and switches: work that was begun
@@ -113,35 +120,54 @@ class Lane:
             raise LaneStopped
         if self.is_away:
             raise DatabaseAway
-        if len(self._new) >= self._max_queue:
+        if len(self._new) >= self._max_queue or (self._journal is not None and self._journal.is_full):
             raise LaneFull
         self._new.append(waiting)
 
     # -- the thread --------------------------------------------------------------------------------------------------
     def _work(self) -> None:
         try:
+            self._beat()
             while (batch := self._take()) is not None:
                 if batch:
                     self._run(batch)
                     self._answer(batch)
-                else:
+                elif self.is_away:
                     self._probe()
+                self._beat()
+            self._end()
         finally:
             connection.close()
 
     def _take(self) -> list[Waiting] | None:
-        """What waits, settlements first. Empty: nothing does, and the database is away. None: the lane has stopped."""
+        """What waits, settlements first. Empty: nothing does, but it is time to look around. None: it has stopped."""
         with self._wake:
-            while not self._urgent and not self._new:
+            if not self._urgent and not self._new:
                 if self._stopping:
                     return None
-                if self.is_away:
-                    self._wake.wait(self._pause_seconds)
-                    return []
-                self._wake.wait()
+                self._wake.wait(self._idle_seconds())
             batch = [self._urgent.popleft() for _ in range(min(len(self._urgent), MAX_BATCH))]
             batch += [self._new.popleft() for _ in range(min(len(self._new), MAX_BATCH - len(batch)))]
         return sorted(batch, key=lambda waiting: _PRIORITY[type(waiting.item)])
+
+    def _idle_seconds(self) -> float | None:
+        if self.is_away:
+            return self._pause_seconds
+        return self._heartbeat.due_in_seconds() if self._heartbeat is not None else None
+
+    def _beat(self) -> None:
+        if self._heartbeat is None or self.is_away or self._heartbeat.due_in_seconds() > 0:
+            return
+        try:
+            self._heartbeat.beat()
+        except Error as exc:
+            connection.close()
+            logger.warning(f"missed a beat: {_one_line(exc)}", extra={"event": "worker.missed_beat"})
+
+    def _end(self) -> None:
+        if self._heartbeat is not None:
+            with contextlib.suppress(Error):
+                self._heartbeat.end()
 
     def _run(self, batch: Sequence[Waiting]) -> None:
         """Run a batch until each item has its outcome."""
@@ -167,6 +193,8 @@ class Lane:
         results = Batch([w.item for w in waiting], self._rules, self._clock()).run()
         for w, result in zip(waiting, results, strict=True):
             w.outcome = result
+        if self._journal is not None:
+            self._journal.forget(w.item.id for w in waiting if w.must_survive)
 
     def _set_durability(self, waits_for_disk: bool) -> None:
         """A batch that settles nothing need not wait for the disk: after a power cut its settlements insert."""

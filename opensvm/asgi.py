@@ -105,6 +105,8 @@ class Application:
         await self.drain(0.0)
         await service.wait_for_calls(settings.SETTLE_TIMEOUT_SECONDS)
         await asyncio.to_thread(service.lane.stop, _LANE_STOP_SECONDS)
+        if service.journal is not None:
+            service.journal.close()
         await service.upstream.aclose()
         self.service = self._data_plane = None
 

@@ -71,6 +71,8 @@ BODY_GRACE_SECONDS = _scaled(30.0)
 BODY_MIN_BYTES_PER_SECOND = 64 * 1024
 HEADER_TIMEOUT_SECONDS = 10.0
 BEAT_SECONDS = _scaled(5.0)
+DEATH_SECONDS = _scaled(20.0)  # a worker whose beat stood still for so long is dead
+RECOVER_SECONDS = _scaled(10.0)
 RESET_COOLDOWNS_SECONDS = _scaled(15.0)
 AGGREGATE_USAGE_SECONDS = _scaled(60.0)
 CHECK_KEYS_SECONDS = _scaled(300.0)
@@ -84,6 +86,8 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_JSON_DEPTH = 1000
 PARSE_IN_THREAD_BYTES = 256 * 1024
 LANE_QUEUE_SIZE = 4096
+JOURNAL_DIR = OPENSVM_VAR_DIR / "journal"
+JOURNAL_MAX_BYTES = 64 * 1024 * 1024
 
 # -- Database --------------------------------------------------------------------------------------------------------
 DATABASE_URL = env.text("DATABASE_URL", "")

@@ -7,8 +7,11 @@ import uuid
 from django.conf import settings
 from django.utils import timezone
 
+from keys.heartbeat import Heartbeat
+from keys.journal import Journal
 from keys.lane import Lane
 from keys.sealing import get_vault
+from keys.services.recovery import DeathWatch
 from keys.steps.batch import BatchRules
 from opensvm import __version__
 from proxy.exchange import BodyBudget, BodyLimits
@@ -20,8 +23,11 @@ from proxy.upstream import Upstream, UpstreamConfig
 def build_service() -> Service:
     """A service whose lane is not started yet."""
     get_vault()  # a keyring that can't be read stops the start, not the first request
+    worker = uuid.uuid4()
+    journal = Journal(settings.JOURNAL_DIR, worker, max_bytes=settings.JOURNAL_MAX_BYTES)
     return Service(
-        lane=build_lane(),
+        lane=build_lane(worker, journal),
+        journal=journal,
         upstream=Upstream(upstream_config()),
         rules=call_rules(),
         open_vault=get_vault,
@@ -30,9 +36,20 @@ def build_service() -> Service:
     )
 
 
-def build_lane() -> Lane:
-    rules = BatchRules(worker=uuid.uuid4(), policy=settings.BENCH_POLICY, trial_seconds=settings.TRIAL_SECONDS)
-    return Lane(rules, max_queue=settings.LANE_QUEUE_SIZE)
+def build_lane(worker: uuid.UUID, journal: Journal) -> Lane:
+    return Lane(
+        BatchRules(worker=worker, policy=settings.BENCH_POLICY, trial_seconds=settings.TRIAL_SECONDS),
+        max_queue=settings.LANE_QUEUE_SIZE,
+        heartbeat=Heartbeat(
+            worker=worker,
+            role="web",
+            every_seconds=settings.BEAT_SECONDS,
+            watch=DeathWatch(settings.DEATH_SECONDS, longest_gap_seconds=settings.BEAT_SECONDS * 3),
+            clock=timezone.now,
+            journals=settings.JOURNAL_DIR,
+        ),
+        journal=journal,
+    )
 
 
 def upstream_config() -> UpstreamConfig:

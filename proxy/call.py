@@ -18,6 +18,7 @@ from typing import Any, cast
 import httpx
 
 from keys.causes import Cause, Failure
+from keys.journal import JournalFull
 from keys.lane import DatabaseAway, LaneFull, LaneStopped
 from keys.ledger_items import Admit, Admitted, Denied, NoKey, PassTrial, Selection, Settlement, Switch
 from keys.sealing import KEY_COLUMN, KEY_TABLE
@@ -47,6 +48,7 @@ from proxy.upstream import NotSent, Unanswered
 
 logger = logging.getLogger("opensvm.proxy")
 
+_SETTLE_SECONDS_WHILE_AWAY = 0.2  # it is known to be away: no use in waiting longer
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -207,7 +209,7 @@ class Call:
             return _transport_failure(exc)
         keeps_open = False
         try:
-            tally.generation_id = response.headers.get("x-generation-id", "")
+            self._note_generation(tally, response.headers.get("x-generation-id", ""))
             if not response.is_success:
                 return self._classify(response, await read_error_body(response), tally)
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
@@ -247,6 +249,13 @@ class Call:
         tally.generation_id = answer.id or tally.generation_id
         return Ending(last_bytes=replace_model(body, ("model",), self._asked.body.model))
 
+    def _note_generation(self, tally: Tally, generation_id: str) -> None:
+        """Where to ask for the cost, should this process be killed."""
+        if generation_id and generation_id != tally.generation_id:
+            tally.generation_id = generation_id
+            if self._service.journal is not None:
+                self._service.journal.note_generation(self._asked.id, generation_id)
+
     async def _relay_stream(self, chunks: AsyncIterator[bytes], tally: Tally) -> Ending | Failure:
         """Pass events on as they come; ends with the held ones that finish the answer, or with a failure."""
         relay = StreamRelay(self._asked.body.model)
@@ -277,6 +286,7 @@ class Call:
     async def _pass_on(self, passed: bytes, relay: StreamRelay, tally: Tally) -> None:
         if relay.has_started and tally.first_event_ms is None:
             tally.note_first_event()
+            self._note_generation(tally, relay.usage.id)
             self._pass_trial(tally)
             self.outbox.begin_stream()
         if passed:
@@ -305,16 +315,32 @@ class Call:
 
     # -- the end -----------------------------------------------------------------------------------------------------
     async def _settle(self, settlement: Settlement) -> bool:
-        """Whether the row is durable. If that takes too long the lane still writes it, but nobody waits."""
+        """Whether the row is durable: in the ledger, or in the journal when the database takes too long."""
+        lane, seconds = self._service.lane, self._rules.settle_seconds
+        committed = self._service.spawn(lane.submit(settlement), "settle")
+        await asyncio.wait({committed}, timeout=min(seconds, _SETTLE_SECONDS_WHILE_AWAY) if lane.is_away else seconds)
+        if committed.done():
+            committed.result()
+            return True
+        return await self._write_to_journal(settlement, committed)
+
+    async def _write_to_journal(self, settlement: Settlement, committed: asyncio.Task[Any]) -> bool:
+        """The lane goes on trying; it, or the next process, forgets the entry when the ledger has the row."""
+        journal = self._service.journal
+        if journal is None:
+            return False
         try:
-            async with asyncio.timeout(self._rules.settle_seconds):
-                await self._service.lane.submit(settlement)
-        except TimeoutError:
-            logger.error(
-                "settlement is late: the database does not take it",
-                extra={"event": "ledger.late", "request": settlement.request_id},
+            await asyncio.to_thread(journal.record, settlement)
+        except (JournalFull, OSError):
+            logger.exception(
+                "journal can't be written", extra={"event": "journal.failed", "request": settlement.request_id}
             )
             return False
+        committed.add_done_callback(lambda task: None if task.exception() else journal.forget([settlement.id]))
+        logger.warning(
+            "settlement went to the journal: the database does not take it",
+            extra={"event": "ledger.journaled", "request": settlement.request_id},
+        )
         return True
 
     def _finish(self, ending: Ending) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from keys.journal import Journal
 from keys.lane import Lane
 from keys.sealing import Vault
 from proxy.exchange import BodyBudget, BodyLimits
@@ -45,6 +46,7 @@ class Service:
     open_vault: Callable[[], Vault]
     now: Callable[[], dt.datetime]
     body_budget: BodyBudget
+    journal: Journal | None = None
     calls: set[Call] = field(default_factory=set)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _unwatched: set[asyncio.Task[Any]] = field(default_factory=set)

@@ -1,7 +1,8 @@
 """SETTLE: the ledger row in, the InFlight row out. Part of a batch.
 
-The InFlight row is the right to settle. Without it but with a ledger row, a settlement is a repeat and may only
-improve the cost; without either it is inserted all the same and reported, because a row must never be lost.
+The InFlight row is the right to settle. Without it but with a ledger row, a settlement is a repeat: it may only improve
+the cost, or tell the outcome of a request whose process was taken for dead. Without either it is inserted all the same
+and reported, because a row must never be lost.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
+from keys.causes import Cause
 from keys.ledger_items import Admit, Caller, FailedTry, NoKey, Settlement, Tokens
 from keys.models import CostSource, RequestLog
 from keys.steps.clean import clean_text
@@ -34,32 +36,51 @@ def settle(items: Sequence[Settlement], *, sql: Statements, now: dt.datetime) ->
     fresh: dict[UUID, Settlement] = {}
     for item in items:
         if item.id in known or item.id in fresh:
-            improve_cost(item, now)
+            improve(item, now)
         else:
             fresh[item.id] = item
             if item.id not in in_flight:
                 orphans.append(item.id)
     sql.insert_ledger([ledger_row(item, sql, now) for item in fresh.values()])
-    write_attempts([(item.id, failed) for item in fresh.values() for failed in item.failures], sql)
+    write_attempts([(item.id, failed) for item in items for failed in item.failures], sql)
     if in_flight:
         sql.delete_in_flight(sorted(in_flight))
     return orphans
 
 
-def improve_cost(item: Settlement, now: dt.datetime) -> bool:
-    """Take a repeat's cost if its source is better: unknown < estimated < reconciled < reported."""
+def improve(item: Settlement, now: dt.datetime) -> bool:
+    """A repeat: take its cost if the source is better, and its outcome if the row only says that its process died.
+
+    unknown < estimated < reconciled < reported. Answers whether the row changed, and then `recorded_at` moves.
+    """
     worse = [source for source, rank in _COST_RANK.items() if rank < _COST_RANK[item.cost_source]]
-    return bool(
-        RequestLog.objects.filter(pk=item.id, cost_source__in=worse).update(
-            cost_nano=item.cost_nano,
-            cost_source=item.cost_source,
-            input_tokens=item.tokens.input,
-            output_tokens=item.tokens.output,
-            cache_read_tokens=item.tokens.cache_read,
-            cache_write_tokens=item.tokens.cache_write,
-            recorded_at=now,
-        )
+    row = RequestLog.objects.filter(pk=item.id)
+    is_recovered = item.cause != Cause.INTERRUPTED and row.filter(cause=Cause.INTERRUPTED).update(
+        status=item.status,
+        error_type=item.error_type,
+        cause=item.cause,
+        attempts=item.attempts,
+        model_asked=clean_text(item.model_asked, 200),
+        stream=item.stream,
+        latency_ms=item.latency_ms,
+        first_token_ms=item.first_token_ms,
+        client_ip=clean_text(item.caller.client_ip, 45),
+        user_agent=clean_text(item.caller.user_agent, 300),
+        session_id=clean_text(item.caller.session_id, 256),
+        recorded_at=now,
     )
+    is_better = row.filter(cost_source__in=worse).update(
+        cost_nano=item.cost_nano,
+        cost_source=item.cost_source,
+        input_tokens=item.tokens.input,
+        output_tokens=item.tokens.output,
+        cache_read_tokens=item.tokens.cache_read,
+        cache_write_tokens=item.tokens.cache_write,
+        recorded_at=now,
+    )
+    if item.generation_id:
+        row.filter(generation_id="").update(generation_id=clean_text(item.generation_id, 100))
+    return bool(is_recovered or is_better)
 
 
 def write_attempts(failures: Iterable[tuple[UUID, FailedTry]], sql: Statements) -> None:

@@ -1,0 +1,145 @@
+"""Settles what dead processes left in flight: at once, from their journal or as unknown.
+
+A web process calls it when it starts and at each beat of its lane, Celery calls it as a task. It works without either:
+whoever comes first. Costs are asked for later, by `keys.services.costs`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from keys.causes import Cause
+from keys.journal import OrphanJournal, take_orphans
+from keys.ledger_items import Caller, Settlement, Tokens
+from keys.models import CostSource, InFlight, Worker
+from keys.steps import settlement
+from keys.steps.cooldowns import free_trial
+from keys.steps.statements import Statements
+from keys.uuid7 import request_id_of
+
+logger = logging.getLogger("opensvm.recovery")
+
+_ROWS_PER_TRANSACTION = 100
+LOST_STATUS = 500
+
+
+@dataclass(slots=True)
+class DeathWatch:
+    """Tells which workers are dead by their beat alone, for machines whose processes we can't see.
+
+    Dead is whose beat stood still over looks that span `death_seconds`, made by one process while the database answered
+    throughout: looks further apart than `longest_gap_seconds` begin anew, so an outage does not look like a massacre.
+    """
+
+    death_seconds: float
+    longest_gap_seconds: float
+    _last_look: float | None = None
+    _still_since: dict[UUID, tuple[int | None, float]] = field(default_factory=dict)
+
+    def look(self, beats: Mapping[UUID, int | None], at: float) -> set[UUID]:
+        """`beats` of all workers, None for one without a row; `at` on a monotonic clock. Answers the dead."""
+        if self._last_look is None or at - self._last_look > self.longest_gap_seconds:
+            self._still_since.clear()
+        self._last_look = at
+        before = self._still_since
+        self._still_since = {
+            worker: before[worker] if worker in before and before[worker][0] == beat else (beat, at)
+            for worker, beat in beats.items()
+        }
+        return {worker for worker, (_, since) in self._still_since.items() if at - since >= self.death_seconds}
+
+    def forget(self) -> None:
+        """The database did not answer."""
+        self._last_look = None
+
+
+def read_beats() -> dict[UUID, int | None]:
+    """The beat of each worker that is registered or has something in flight. Two queries."""
+    owners = InFlight.objects.filter(worker__isnull=False).values_list("worker", flat=True).distinct()
+    beats: dict[UUID, int | None] = {owner: None for owner in owners if owner is not None}
+    beats.update(Worker.objects.values_list("id", "beat"))
+    return beats
+
+
+def recover_journals(folder: Path, now: dt.datetime) -> int:
+    """Replay and remove the journals of this machine's dead processes; how many requests were settled."""
+    return sum(_recover_journal(orphan, now) for orphan in take_orphans(folder))
+
+
+def _recover_journal(orphan: OrphanJournal, now: dt.datetime) -> int:
+    content = orphan.read()
+    replay(list(content.settlements.values()), now)
+    settled = len(content.settlements) + settle_worker(orphan.worker, now, generations=content.generations)
+    orphan.discard()
+    return settled
+
+
+def replay(settlements: Sequence[Settlement], now: dt.datetime) -> None:
+    """Settle what a journal holds. What the database has already is only improved."""
+    for start in range(0, len(settlements), _ROWS_PER_TRANSACTION):
+        _settle(settlements[start : start + _ROWS_PER_TRANSACTION], now)
+    if settlements:
+        logger.warning(
+            "replayed settlements of a dead process",
+            extra={"event": "recovery.replayed", "settlements": len(settlements)},
+        )
+
+
+def settle_worker(worker: UUID, now: dt.datetime, *, generations: Mapping[UUID, str] | None = None) -> int:
+    """Settle all that a dead worker left in flight, and forget it; how many requests that were."""
+    settled = 0
+    while rows := list(InFlight.objects.filter(worker=worker).order_by("id")[:_ROWS_PER_TRANSACTION]):
+        _settle([_lost(row, (generations or {}).get(row.id, ""), now) for row in rows], now)
+        settled += len(rows)
+    Worker.objects.filter(pk=worker).delete()
+    if settled:
+        logger.warning(
+            "settled the requests of a dead process",
+            extra={"event": "recovery.settled", "worker": str(worker), "requests": settled},
+        )
+    return settled
+
+
+def _settle(items: Sequence[Settlement], now: dt.datetime) -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        sql = Statements(connection, cursor)
+        sql.lock_pool()
+        _free_trials(item.id for item in items)
+        settlement.settle(items, sql=sql, now=now)
+
+
+def _free_trials(requests: Iterable[UUID]) -> None:
+    for request in requests:
+        free_trial(request)
+
+
+def _lost(row: InFlight, generation_id: str, now: dt.datetime) -> Settlement:
+    """What can be said of a request whose process died: it was admitted, and it may have been billed."""
+    return Settlement(
+        id=row.id,
+        request_id=request_id_of(row.id),
+        client_id=row.client_id,
+        key_id=row.key_id,
+        model_asked=row.model,
+        model_sent=row.model,
+        status=LOST_STATUS,
+        error_type="api_error",
+        cause=Cause.INTERRUPTED.value,
+        attempts=1,
+        stream=False,
+        tokens=Tokens(),
+        cost_nano=None,
+        cost_source=CostSource.UNKNOWN,
+        latency_ms=max(int((now - row.started_at).total_seconds() * 1000), 0),
+        first_token_ms=None,
+        generation_id=generation_id,
+        created_at=row.started_at,
+        caller=Caller(),
+    )
