@@ -1,6 +1,7 @@
 """The sandbox for tests: one server thread for the session, forgotten between tests.
 
-Load it with `pytest_plugins = ["tests.sandbox"]` in `tests/conftest.py`. README of the helpers: `SandboxFixture`.
+`tests/conftest.py` loads it. A test asks for `sandbox`, adds its keys, scripts what goes wrong, and looks at what was
+received and billed; all of that is in `opensvm.sandbox.remote.Controls`.
 """
 
 from __future__ import annotations

@@ -48,9 +48,7 @@ class Server:
         await self.start()
 
     async def drop_connections(self) -> None:
-        for wire in list(self._wires):
-            wire.cancel()
-        await asyncio.sleep(0)  # the transports close in the next round of the loop
+        await asyncio.gather(*(wire.cancel() for wire in list(self._wires)))
 
     def _connect(self) -> Wire:
         self.connections_made += 1

@@ -179,7 +179,8 @@ class Wire(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.close()
 
-    def cancel(self) -> None:
-        """Ends it at once, whatever it does."""
-        self._task.cancel()
+    async def cancel(self) -> None:
+        """Ends it at once, whatever it does, and waits until its bills are settled."""
         self._transport.abort()
+        self._task.cancel()
+        await asyncio.wait([self._task])

@@ -179,13 +179,14 @@ def test_silence_comes_where_it_is_scripted(sandbox: SandboxFixture, api: httpx.
         next(response.iter_raw())
         to_first = time.monotonic() - started
 
-    assert 0.1 <= to_headers < 0.3 <= to_first
+    assert to_headers >= 0.1
+    assert to_first - to_headers >= 0.15
 
 
 def test_comments_can_fill_the_silence(sandbox: SandboxFixture, api: httpx.Client, body: Body) -> None:
-    sandbox.behave(delay_first_event=0.3, comment_seconds=0.05)
+    sandbox.behave(delay_first_event=0.6, comment_seconds=0.05)
 
-    text = api.post("/messages", json=body(stream=True), timeout=0.2).text
+    text = api.post("/messages", json=body(stream=True), timeout=0.4).text
 
     assert text.startswith(": OPENROUTER PROCESSING\n\n" * 4)
 
