@@ -57,7 +57,7 @@ def parse_body(raw: bytes) -> dict[str, Any]:
         raise invalid_request(f"body: must be a JSON object, not {_kind(document)}")
     if has_bad_number:
         raise _refuse_at(document, _is_bad_number, "is not a finite number in the range of a double")
-    if (b"\\ud" in raw or b"\\uD" in raw) and not _is_encodable(document):
+    if b"\\u" in raw and not _is_encodable(document):  # only an escape can make one: raw is valid UTF-8
         raise _refuse_at(document, _has_lone_surrogate, "has a lone surrogate; text must be valid Unicode")
     return document
 

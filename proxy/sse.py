@@ -78,12 +78,12 @@ class EventReader:
             raw = bytes(self._buffer[start:end])
             self._check_size(len(raw))
             events.append(RawEvent(raw, self._kind_of(raw)))
-            start = self._searched = end
+            start = end
             self._at_start = False
         if start:
             del self._buffer[:start]
-        # A blank line may have begun in the last three bytes: CR LF CR, and its LF is still to come.
-        self._searched = max(0, len(self._buffer) - 3)
+        # A blank line may have begun in the last two bytes: the end of a line, and a CR whose LF is still to come.
+        self._searched = max(0, len(self._buffer) - 2)
         self._check_size(len(self._buffer))
         return events
 

@@ -196,6 +196,12 @@ def test_the_stop_reason_marks_the_delta_that_finishes_the_answer():
     assert reader.stop_reason == "max_tokens"
 
 
+def test_an_event_without_id_and_model_keeps_those_before():
+    reader = fold(start(input_tokens=4), (b"message_start", {"message": {"id": None}}), delta("end_turn"), delta())
+
+    assert (reader.id, reader.model, reader.stop_reason, reader.usage.input_tokens) == ("gen-1", "m", "end_turn", 4)
+
+
 @pytest.mark.parametrize("kind", [b"content_block_delta", b"ping", b"", b"message_stop", b"error"])
 def test_other_events_change_nothing(kind):
     assert fold((kind, {"message": {"id": "x"}, "usage": {"cost": 1}, "delta": {"stop_reason": "x"}})) == UsageReader()

@@ -35,6 +35,7 @@ def bearer(value, scheme=b"Bearer "):
         [x_api_key(FOREIGN), bearer(ALICE)],
         [x_api_key(ALICE), bearer(b"dXNlcjpwYXNz", b"Basic ")],
         [bearer(BOB), x_api_key(ALICE)],
+        [x_api_key(ALICE), x_api_key(BOB)],
     ],
     ids=[
         "x-api-key",
@@ -52,6 +53,7 @@ def bearer(value, scheme=b"Bearer "):
         "x-api-key of another service",
         "basic beside it",
         "both well-formed and different: x-api-key",
+        "twice, well-formed and different: the first",
     ],
 )
 def test_the_client_key_is_read(headers):

@@ -178,6 +178,7 @@ def test_key_refused_and_an_upstream_401_is_never_relayed(status, document):
         (520, PAGE, 502, "api_error"),
         (401, shape_b(401, "Provider returned error", provider_name="Azure"), 502, "api_error"),
         (402, shape_b(402, "Provider returned error", provider_name="Azure"), 502, "api_error"),
+        (402, shape_b(402, "Provider returned error: key limit", provider_name="A"), 502, "api_error"),
         (401, PAGE, 502, "api_error"),
         (403, PAGE, 502, "api_error"),
         (404, PAGE, 502, "api_error"),

@@ -73,6 +73,12 @@ def test_a_busy_provider_tells_the_client_when_to_come_back_within_a_minute():
     assert refusal_of(failure).retry_after_seconds == 60
 
 
+def test_a_bad_request_is_not_to_be_sent_again_later():
+    refusal = refusal_of(failure_of(400, shape_b(400, "no"), {"retry-after": "5"}))
+
+    assert refusal.retry_after_seconds is None
+
+
 # -- Words -----------------------------------------------------------------------------------------------------------
 TOO_LONG = "prompt is too long: 210000 tokens > 200000 maximum"
 

@@ -88,6 +88,8 @@ PIECES = st.sampled_from(
 
 @given(st.lists(PIECES, max_size=30).map(b"".join), st.data())
 @example(b"\r\n\r\n", None)
+@example(b"data: 1\n\n\xef\xbb\xbf\n\n", None)
+@example(b"data: 1\r\n\r\r\n\n", None)
 @example(b"\xef\xbb\xbf\n\r\r\n", None)
 def test_any_split_of_any_stream_gives_the_same_events(raw, data):
     chunks = [bytes([byte]) for byte in raw]
