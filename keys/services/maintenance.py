@@ -81,13 +81,14 @@ def check_keys(now: dt.datetime, *, transport: httpx.BaseTransport | None = None
 
 
 def _free_stale_trials(now: dt.datetime) -> int:
-    """One read; the Pool's lock only when there is something to free."""
+    """One read; locks only when there is something to free. The rows too: a passing trial does not lock the Pool."""
     stale = _stale_trials(now)
     if not stale.exists():
         return 0
     with transaction.atomic():
         lock_pool()
-        freed = stale.all().update(trial=None, trial_at=None)
+        ids = list(stale.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
+        freed = Cooldown.objects.filter(pk__in=ids).update(trial=None, trial_at=None)
     logger.info("freed stale trials", extra={"event": "trial.freed", "count": freed})
     return freed
 

@@ -25,7 +25,7 @@ logger = logging.getLogger("opensvm.usage")
 LEASE = "usage.lease"
 LEASE_DURATION = dt.timedelta(minutes=3)  # longer than the task may take
 LONGEST_RUN_SECONDS = 60.0
-STEP = dt.timedelta(hours=6)  # a backlog is worked off in steps of so much `recorded_at`
+STEP = dt.timedelta(hours=1)  # a backlog is worked off in steps of so much `recorded_at`
 WRITE_ROWS = 100
 BEGINNING = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 

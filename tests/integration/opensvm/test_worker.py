@@ -1,4 +1,4 @@
-"""A real worker and two schedulers on the folder broker, on a database of their own."""
+"""A worker and two schedulers as `serve` starts them, on the folder broker and a database of their own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from keys.keyring import create_keyring
+from opensvm.serve.children import beat_spec, worker_spec
 from tests.hermetic import clean_environment
 
 ROOT = Path(__file__).parents[3]
@@ -47,12 +48,15 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def processes(environment: dict[str, str], tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     subprocess.run([sys.executable, "-c", PREPARE], cwd=ROOT, env=environment, check=True)
-    celery = [sys.executable, "-W", "ignore", "-m", "celery", "-A", "opensvm.celery"]
     started = [
         subprocess.Popen(
-            [*celery, role], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-m", spec.module, *spec.arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-        for role in ("worker", "beat", "beat")
+        for spec in (worker_spec(), beat_spec(), beat_spec())
     ]
     yield started
     for process in started:

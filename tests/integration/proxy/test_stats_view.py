@@ -180,7 +180,7 @@ def test_a_wrong_client_key_gets_401_in_anthropics_shape_and_the_log_says_why(
     assert answer["error"]["type"] == "authentication_error"
     assert response["x-should-retry"] == "false"
     assert answer["request_id"] == response["request-id"]
-    assert [record.reason for record in caplog.records if record.name == "opensvm.clients"] == [reason]  # type: ignore[attr-defined]
+    assert [record.reason for record in caplog.records if record.name == "opensvm.clients"] == [reason]
 
 
 def test_a_client_without_the_scope_gets_403(client: Browser) -> None:
