@@ -1,0 +1,46 @@
+"""Makes an outcome durable before the answer is finished: in the ledger, else in the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from keys.journal import JournalFull
+from keys.ledger_items import Settlement
+from proxy.service import Service
+
+logger = logging.getLogger("opensvm.proxy")
+
+_SECONDS_WHILE_AWAY = 0.2  # the database is known to be away: no use in waiting longer
+
+
+async def settle(settlement: Settlement, service: Service) -> bool:
+    """Whether the row is durable: in the ledger, or in the journal when the database takes too long."""
+    lane, seconds = service.lane, service.rules.settle_seconds
+    committed = service.spawn(lane.submit(settlement), "settle")
+    await asyncio.wait({committed}, timeout=min(seconds, _SECONDS_WHILE_AWAY) if lane.is_away else seconds)
+    if committed.done():
+        committed.result()
+        return True
+    return await _write_to_journal(settlement, service, committed)
+
+
+async def _write_to_journal(settlement: Settlement, service: Service, committed: asyncio.Task[Any]) -> bool:
+    """The lane goes on trying; it, or the next process, forgets the entry when the ledger has the row."""
+    journal = service.journal
+    if journal is None:
+        return False
+    try:
+        await asyncio.to_thread(journal.record, settlement)
+    except (JournalFull, OSError):
+        logger.exception(
+            "journal can't be written", extra={"event": "journal.failed", "request": settlement.request_id}
+        )
+        return False
+    committed.add_done_callback(lambda task: None if task.exception() else journal.forget([settlement.id]))
+    logger.warning(
+        "settlement went to the journal: the database does not take it",
+        extra={"event": "ledger.journaled", "request": settlement.request_id},
+    )
+    return True

@@ -1,0 +1,150 @@
+"""One try with one key: the request goes up, its answer is relayed or its failure classified. Part of `proxy.call`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from typing import cast
+
+import httpx
+
+from keys.causes import Failure
+from keys.lane import DatabaseAway
+from keys.ledger_items import PassTrial
+from keys.sealing import KEY_COLUMN, KEY_TABLE
+from proxy import failures
+from proxy.answer_body import read_answer_body, read_error_body
+from proxy.answers import UnreadableAnswer, read_answer, replace_model
+from proxy.messages_body import serialize
+from proxy.outbox import Outbox
+from proxy.service import Service
+from proxy.sse import EventTooLarge
+from proxy.stream_relay import StreamRelay
+from proxy.tally import Ending, Tally
+from proxy.upstream import NotSent, Unanswered
+
+
+class UpstreamTry:
+    """`run` may be cancelled at any await; it then closes upstream, and the tally holds what became known."""
+
+    def __init__(self, tally: Tally, outbox: Outbox, service: Service) -> None:
+        self._tally = tally
+        self._asked = tally.asked
+        self._outbox = outbox
+        self._service = service
+
+    async def run(self) -> Ending | Failure:
+        """One try with one key: an answer that was relayed to its end, or a failure."""
+        try:
+            response = await self._send()
+        except Unanswered as exc:
+            return _transport_failure(exc)
+        keeps_open = False
+        try:
+            self._note_generation(response.headers.get("x-generation-id", ""))
+            if not response.is_success:
+                return self._classify(response, await read_error_body(response))
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                return await self._read_answer(response)
+            chunks = aiter(cast(httpx.AsyncByteStream, response.stream))
+            outcome = await self._relay_stream(chunks)
+            if isinstance(outcome, Ending) and outcome.failure is None:
+                keeps_open = True
+                self._service.close_after_tail(response, chunks)
+            return outcome
+        except Unanswered as exc:
+            return _transport_failure(exc)
+        finally:
+            if not keeps_open:
+                await response.aclose()
+
+    async def _send(self) -> httpx.Response:
+        selection = self._tally.selection
+        secret = self._service.open_vault().unseal(
+            selection.secret, table=KEY_TABLE, column=KEY_COLUMN, row=selection.key_id
+        )
+        body = serialize(self._asked.body.document, model=self._tally.admitted.model_sent)
+        return await self._service.upstream.send_message(body, secret=secret.reveal(), headers=self._asked.headers)
+
+    # -- answers -----------------------------------------------------------------------------------------------------
+    async def _read_answer(self, response: httpx.Response) -> Ending | Failure:
+        """A JSON answer, held whole until it is settled."""
+        body = await read_answer_body(response)
+        try:
+            answer = read_answer(body)
+        except UnreadableAnswer:
+            return self._classify(response, body)
+        if answer.error is not None or not answer.is_message or self._asked.body.stream:
+            return self._classify(response, body)
+        self._tally.note_first_event()
+        self._tally.usage = answer.usage
+        self._tally.generation_id = answer.id or self._tally.generation_id
+        return Ending(last_bytes=replace_model(body, ("model",), self._asked.body.model))
+
+    def _note_generation(self, generation_id: str) -> None:
+        """Where to ask for the cost, should this process be killed."""
+        if generation_id and generation_id != self._tally.generation_id:
+            self._tally.generation_id = generation_id
+            if self._service.journal is not None:
+                self._service.journal.note_generation(self._asked.id, generation_id)
+
+    async def _relay_stream(self, chunks: AsyncIterator[bytes]) -> Ending | Failure:
+        """Pass events on as they come; ends with the held ones that finish the answer, or with a failure."""
+        relay = StreamRelay(self._asked.body.model)
+        try:
+            async for chunk in chunks:
+                await self._pass_on(relay.feed(chunk), relay)
+                if relay.is_finished or relay.error is not None:
+                    break
+            else:
+                await self._pass_on(relay.finish(), relay)
+        except EventTooLarge as exc:
+            return failures.transport_failure(sent=True, timed_out=False, detail=str(exc))
+        finally:
+            self._tally.usage = relay.usage.usage
+            self._tally.generation_id = relay.usage.id or self._tally.generation_id
+        if relay.is_finished:
+            return Ending(last_bytes=relay.held)
+        if relay.error is not None:
+            failure = failures.classify_event(
+                relay.error,
+                now=self._service.now(),
+                model=self._tally.admitted.model_sent,
+                mid_stream=relay.has_started,
+            )
+            return dataclasses.replace(failure, billed=failure.billed or relay.has_started)
+        return failures.transport_failure(sent=True, timed_out=False, detail="the stream ended before message_stop")
+
+    async def _pass_on(self, passed: bytes, relay: StreamRelay) -> None:
+        if relay.has_started and self._tally.first_event_ms is None:
+            self._tally.note_first_event()
+            self._note_generation(relay.usage.id)
+            self._pass_trial()
+            self._outbox.begin_stream()
+        if passed:
+            await self._outbox.put(passed)
+
+    def _pass_trial(self) -> None:
+        """The first good event proves that the key works: the others need not wait for the end of this stream."""
+        if self._tally.selection.is_trial and not self._tally.trial_passed:
+            self._tally.trial_passed = True
+            self._service.spawn(self._report_trial(), "pass-trial")
+
+    async def _report_trial(self) -> None:
+        try:
+            await self._service.lane.submit(PassTrial(self._asked.id))
+        except DatabaseAway:
+            return  # the settlement says it again
+
+    def _classify(self, response: httpx.Response, body: bytes) -> Failure:
+        return failures.classify(
+            response.status_code,
+            response.headers,
+            body,
+            now=self._service.now(),
+            model=self._tally.admitted.model_sent,
+        )
+
+
+def _transport_failure(exc: Unanswered) -> Failure:
+    return failures.transport_failure(sent=not isinstance(exc, NotSent), timed_out=exc.timed_out, detail=str(exc))
