@@ -147,12 +147,14 @@ def _die_with_parent() -> None:
 
 
 def _stamped(send: Send) -> Send:
-    """Every response has a `request-id`."""
+    """Every response has one `request-id`; an error's body names it, so a view's own one stays."""
     request_id = request_id_of(new_request_uuid()).encode()
 
     async def stamped(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers: list[Any] = [*message.get("headers", []), (b"request-id", request_id)]
+            headers: list[Any] = list(message.get("headers", []))
+            if all(name.lower() != b"request-id" for name, _ in headers):
+                headers.append((b"request-id", request_id))
             message = {**message, "headers": headers}
         await send(message)
 

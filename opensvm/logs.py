@@ -66,6 +66,14 @@ class StdoutHandler(logging.Handler):
         self._wait_seconds = STDOUT_WAIT_SECONDS if written else 0.0
 
 
+class WithoutTraceback(logging.Filter):
+    """For what strangers cause: the message says it all, and a traceback each time would fill the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = record.exc_text = None
+        return True
+
+
 def configure(logging_settings: Mapping[str, Any]) -> None:
     """Send everything to the handlers above. `logging_settings` has file, environment, max_bytes and keep."""
     environment = logging_settings["environment"]
@@ -84,12 +92,14 @@ def configure(logging_settings: Mapping[str, Any]) -> None:
         {
             "version": 1,
             "disable_existing_loggers": False,
+            "filters": {"without_traceback": {"()": WithoutTraceback}},
             "handlers": handlers,
             "root": {"level": "WARNING", "handlers": list(handlers)},
             "loggers": {
                 "opensvm": {"level": "INFO"},
                 "django": {"level": "WARNING", "handlers": [], "propagate": True},
                 "django.request": {"level": "ERROR"},  # a client's 4xx is no event of ours
+                "django.security.DisallowedHost": {"filters": ["without_traceback"]},
                 "django.server": {"level": "WARNING", "handlers": [], "propagate": True},
                 "celery": {"level": "WARNING"},
                 "_granian": {"level": "WARNING", "handlers": [], "propagate": True},

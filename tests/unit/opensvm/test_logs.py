@@ -61,6 +61,15 @@ def test_what_is_worth_a_line(tmp_path: Path, logger: str, level: str, shown: bo
     assert done.stdout.count(b"\n") == int(shown)
 
 
+def test_a_strangers_host_header_is_a_short_line(tmp_path: Path) -> None:
+    body = 'logging.getLogger("django.security.DisallowedHost").error("bad host", exc_info=ValueError("x"))'
+
+    line = json.loads(run(body, tmp_path / "x.log", stdout=-1).stdout)
+
+    assert line["msg"] == "bad host"
+    assert "traceback" not in line
+
+
 DJANGO = """
 import django, logging
 django.setup()
