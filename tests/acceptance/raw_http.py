@@ -86,6 +86,10 @@ class RawClient:
         finally:
             response.close()
 
+    def has_answer(self, seconds: float) -> bool:
+        """Whether anything can be read within `seconds`, be it only the end."""
+        return bool(select.select([self._socket], [], [], seconds)[0])
+
     def first_bytes(self, size: int = 12, seconds: float = WAIT_SECONDS) -> bytes:
         """As many bytes as have come when `size` have, or when the server has closed or the time is over."""
         received = b""
@@ -132,8 +136,7 @@ def head(
     method: str = "POST", path: str | bytes = "/v1/messages", headers: Headers = (), *, version: str = "HTTP/1.1"
 ) -> bytes:
     """A request's head as given: nothing is added, not even a Host."""
-    target = path if isinstance(path, bytes) else path.encode()
-    lines = [b" ".join((method.encode(), target, version.encode()))]
+    lines = [b" ".join((method.encode(), _bytes(path), version.encode()))]
     lines += [
         name.encode() + b": " + (value if isinstance(value, bytes) else value.encode()) for name, value in headers
     ]
@@ -143,3 +146,7 @@ def head(
 def chunk_of(data: bytes) -> bytes:
     """One chunk of a chunked body; of nothing, the last one."""
     return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()
