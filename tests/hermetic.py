@@ -12,6 +12,9 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from dotenv import dotenv_values
+
+ENV_FILE = Path(__file__).resolve().parent.parent / ".env"
 OUR_PREFIXES = ("OPENROUTER_", "OPENSVM_", "DJANGO_", "CELERY_", "GRANIAN_")
 OUR_NAMES = ("DATABASE_URL",)
 PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
@@ -23,8 +26,12 @@ class RemoteCallError(RuntimeError):
 
 
 def clean_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """`variables` without everything that configures the service or sends its calls elsewhere."""
-    return {name: value for name, value in variables.items() if not _is_ours(name)}
+    """`variables` without everything that configures the service or sends its calls elsewhere.
+
+    What a developer's own `.env` sets is blank here: an empty variable is unset, and wins over the file.
+    """
+    kept = {name: value for name, value in variables.items() if not _is_ours(name)}
+    return dict.fromkeys(dotenv_values(ENV_FILE, interpolate=False), "") | kept
 
 
 def enter(variables: MutableMapping[str, str], var_dir: Path) -> None:

@@ -70,4 +70,5 @@ def upstream_spec(address: Address, keys_file: Path) -> ChildSpec:
 def child_environment(variables: Mapping[str, str]) -> dict[str, str]:
     """What the children get: everything but the secrets that only the one-shot steps need."""
     kept = {name: value for name, value in variables.items() if name not in SECRET_VARIABLES}
-    return kept | {"DJANGO_SETTINGS_MODULE": "opensvm.settings", "PYTHONUNBUFFERED": "1"}
+    ours = {"DJANGO_SETTINGS_MODULE": "opensvm.settings", "OPENSVM_SUPERVISED": "1", "PYTHONUNBUFFERED": "1"}
+    return kept | ours

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 import time
@@ -52,6 +53,7 @@ class Child:
         self._environment = {**environment, **spec.environment}
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
+        self._is_stopping = False
 
     async def run(self) -> int:
         """Start the process and wait for its end; the exit code."""
@@ -66,6 +68,8 @@ class Child:
             process_group=0,
         )
         logger.info("started process", extra={"event": "child.started", "role": self.spec.role, "child": process.pid})
+        if self._is_stopping:
+            self.stop()
         await self._relay_output(process)
         return await process.wait()
 
@@ -76,14 +80,18 @@ class Child:
                 return
             await asyncio.sleep(UP_POLL_SECONDS)
 
-    async def ended(self) -> None:
-        if self._process is not None:
-            await self._process.wait()
-
-    def send(self, number: int) -> None:
+    def stop(self) -> None:
+        """Ask it to finish; one that is just being started is asked as soon as it runs."""
+        self._is_stopping = True
         if self._process is not None and self.is_running:
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+                self._process.terminate()
+
+    def kill(self) -> None:
+        """End it, and what it started, by force."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     @property
     def is_running(self) -> bool:
@@ -137,11 +145,13 @@ class Supervisor:
         `when_up` is awaited once, when every child with an address answers.
         """
         self._take_signals()
-        keepers = [asyncio.create_task(self._keep(child)) for child in self._children]
-        tasks = [*keepers, asyncio.create_task(self._announce(when_up)), asyncio.create_task(self._stopping.wait())]
+        keepers = {child: asyncio.create_task(self._keep(child)) for child in self._children}
+        others = [asyncio.create_task(self._announce(when_up)), asyncio.create_task(self._stopping.wait())]
+        tasks: list[asyncio.Task[Any]] = [*keepers.values(), *others]
         failure = await _first_failure(tasks, until=tasks[-1])
         self._stopping.set()
-        await self._stop_children()
+        for last in (False, True):
+            await self._stop_children({child: task for child, task in keepers.items() if child.spec.stops_last is last})
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -175,25 +185,20 @@ class Supervisor:
             raise StartError(f"The {late.role} process does not answer on {late.address}: see the log.") from exc
         await when_up()
 
-    async def _stop_children(self) -> None:
-        for last in (False, True):
-            group = [child for child in self._children if child.spec.stops_last is last]
-            for child in group:
-                child.send(signal.SIGTERM)
-            await self._wait_for_end(group)
-
-    async def _wait_for_end(self, group: Sequence[Child]) -> None:
+    async def _stop_children(self, keepers: Mapping[Child, asyncio.Task[None]]) -> None:
         """Until they have ended; by force when their time is over or a second signal came."""
-        all_ended = asyncio.gather(*(child.ended() for child in group))
+        for child in keepers:
+            child.stop()
+        all_ended = asyncio.gather(*keepers.values(), return_exceptions=True)
         hurry = asyncio.create_task(self._hurry.wait())
         waiting: set[asyncio.Future[Any]] = {all_ended, hurry}
         await asyncio.wait(waiting, timeout=self._patience_seconds, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
-        for child in group:
+        for child in keepers:
             if child.is_running:
                 extra = {"event": "child.killed", "role": child.spec.role}
                 logger.error("process did not stop in time, killing it", extra=extra)
-                child.send(signal.SIGKILL)
+                child.kill()
         await all_ended
 
     def _take_signals(self) -> None:

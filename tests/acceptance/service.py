@@ -45,7 +45,6 @@ class Service:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.arguments = arguments
         self.is_sandbox = "--sandbox" in arguments
         base_dir = var_dir or folder / "var"
         self.var_dir = base_dir / "sandbox" if self.is_sandbox else base_dir
@@ -54,7 +53,7 @@ class Service:
         if self.is_sandbox:  # what it would ignore and say so
             for name in {"OPENSVM_LOG_FILE", "OPENROUTER_BASE_URL"} - set(variables or {}):
                 del self.environment[name]
-        self._program = program or (sys.executable, str(ROOT / "manage.py"), "serve")
+        self.command = [*(program or (sys.executable, str(ROOT / "manage.py"), "serve")), *arguments]
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -77,7 +76,7 @@ class Service:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "stdout").open("wb") as out, (self.folder / "stderr").open("wb") as err:
             self._process = subprocess.Popen(
-                [*self._program, *self.arguments],
+                self.command,
                 env=self.environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

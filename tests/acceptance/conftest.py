@@ -1,0 +1,34 @@
+"""Fixtures of the acceptance tests: the database they run on, and a sandbox service for a whole module."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from tests import hermetic
+from tests.acceptance.service import Service
+
+
+@pytest.fixture
+def database_url() -> Iterator[str]:
+    """For `DATABASE_URL`: empty, which is SQLite, or a fresh database of the PostgreSQL under test."""
+    server = os.environ.get(hermetic.TEST_DATABASE_URL, "")
+    if not server:
+        yield ""
+        return
+    base, name = server.rpartition("/")[0], f"acceptance_{uuid.uuid4().hex}"
+    with psycopg.connect(f"{base}/postgres", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        yield f"{base}/{name}"
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="module")
+def sandbox_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """`serve --sandbox`, all of it; tests of a module share it, so they leave it running."""
+    with Service.sandbox(tmp_path_factory.mktemp("sandbox")) as service:
+        yield service
