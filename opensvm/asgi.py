@@ -25,7 +25,7 @@ django.setup(set_prefix=False)
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402 - Django must be set up first
 
 from keys.uuid7 import new_request_uuid, request_id_of  # noqa: E402
-from opensvm.edge import check_framing, trusted_scope  # noqa: E402
+from opensvm.edge import check_framing, trusted_scope, with_host  # noqa: E402
 from opensvm.wiring import build_service  # noqa: E402
 from proxy.errors import Refusal, error_body, refusal_headers  # noqa: E402
 from proxy.exchange import Message, Receive, Scope, Send  # noqa: E402
@@ -35,6 +35,7 @@ from proxy.service import Service  # noqa: E402
 logger = logging.getLogger("opensvm")
 
 DATA_PLANE_PREFIX = "/v1/"
+_PROBES = frozenset({"/healthz", "/readyz"})  # asked for by address, so their Host is none of ours
 _PR_SET_PDEATHSIG = 1
 _LANE_STOP_SECONDS = 10.0
 
@@ -67,6 +68,8 @@ class Application:
         if scope["path"].startswith(DATA_PLANE_PREFIX) and self._data_plane is not None:
             await self._data_plane(scope, receive, send)
         else:
+            if scope["path"] in _PROBES:
+                scope = with_host(scope, settings.ALLOWED_HOSTS[0])
             await self._django(scope, receive, _stamped(send))  # type: ignore[arg-type]
 
     # -- the life of the process -------------------------------------------------------------------------------------

@@ -54,6 +54,12 @@ def trusted_scope(scope: Scope, trusted: Iterable[IPNetwork]) -> Scope:
     return result
 
 
+def with_host(scope: Scope, host: str) -> Scope:
+    """The scope as if it had been asked for under `host`."""
+    headers: Headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    return dict(scope, headers=[*headers, (b"host", host.encode())])
+
+
 def _is_trusted(address: str, networks: Iterable[IPNetwork]) -> bool:
     try:
         ip = ipaddress.ip_address(address)

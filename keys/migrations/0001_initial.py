@@ -308,6 +308,10 @@ class Migration(migrations.Migration):
             model_name='requestlog',
             index=models.Index(fields=['key', 'created_at'], name='request_by_key'),
         ),
+        migrations.AddIndex(
+            model_name='requestlog',
+            index=models.Index(fields=['created_at'], name='request_by_time'),
+        ),
         migrations.AddConstraint(
             model_name='attempt',
             constraint=models.UniqueConstraint(fields=('request', 'n'), name='attempt_once'),

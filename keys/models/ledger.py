@@ -84,6 +84,7 @@ class RequestLog(models.Model):
         indexes = [
             models.Index(fields=["recorded_at"], condition=Q(cost_source="unknown"), name="request_unknown_cost"),
             models.Index(fields=["key", "created_at"], name="request_by_key"),
+            models.Index(fields=["created_at"], name="request_by_time"),
         ]
 
     def __str__(self) -> str:
