@@ -17,7 +17,7 @@ from keys.models import Account, AuditEvent, Client, ModelAlias, OpenRouterKey
 
 
 class ObjectFilter(admin.SimpleListFilter):
-    title = "about"
+    title = "subject"
     parameter_name = "about"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:

@@ -31,16 +31,19 @@ from keys.services.clients import create_client, edit_client
 ANY_MODEL = "anthropic/claude-3.5-sonnet"
 
 
-class AddClientForm(RefusableForm):
+class ChangeClientForm(RefusableForm):
+    class Meta:
+        model = Client
+        fields = ("name", "expires_at")
+        help_texts = {"expires_at": "UTC. Empty: never."}
+
+
+class AddClientForm(ChangeClientForm):
     may_read_stats = forms.BooleanField(
         required=False,
         label="May read statistics",
         help_text="Adds the scope stats: GET /api/keys/stats. Every client has the scope messages.",
     )
-
-    class Meta:
-        model = Client
-        fields = ("name", "expires_at")
 
 
 class ClientChangeList(ChangeList):
@@ -76,7 +79,7 @@ class ClientAdmin(RowActionsAdmin):
         return ClientChangeList
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        return super().get_form(request, obj, change, **{**kwargs, "form": RefusableForm if obj else AddClientForm})
+        return super().get_form(request, obj, change, **{**kwargs, "form": ChangeClientForm if obj else AddClientForm})
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return ("name", "expires_at", *self.facts) if obj else ("name", "expires_at", "may_read_stats")

@@ -29,11 +29,11 @@ def cost(nano: int, unknown: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time in its largest fitting unit, rounded up: what is left never shows as 0 before it is over."""
+    """A length of time in its largest fitting unit, rounded to it."""
     for size, unit in _UNITS:
-        if seconds >= size or size == 1:
-            return f"{max(-int(-seconds // size), 0)} {unit}"
-    return "0 s"
+        if seconds >= size:
+            return f"{round(seconds / size)} {unit}"
+    return f"{max(round(seconds), 0)} s"
 
 
 def relative(moment: dt.datetime, now: dt.datetime) -> str:
@@ -53,7 +53,8 @@ def stamp(moment: dt.datetime | None, *, missing: str = NOTHING) -> SafeString |
     if moment is None:
         return missing
     local = timezone.localtime(moment)
-    return format_html('<time datetime="{}">{}</time>', local.isoformat(), local.strftime("%Y-%m-%d %H:%M:%S %Z"))
+    day, hour = local.strftime("%Y-%m-%d"), local.strftime("%H:%M:%S %Z")
+    return format_html('<time datetime="{}"><span>{}</span> <span>{}</span></time>', local.isoformat(), day, hour)
 
 
 def stamp_with_distance(moment: dt.datetime | None, now: dt.datetime, *, missing: str = NOTHING) -> SafeString | str:

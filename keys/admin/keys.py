@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from keys.admin.base import REFUSALS, actor_of, reason_of
-from keys.admin.display import NOTHING, cost, dollars, stamp, stamp_with_distance
+from keys.admin.display import NOTHING, cost, dollars, relative, stamp, stamp_with_distance
 from keys.admin.filters import StateFilter
 from keys.admin.key_actions import KEY_ACTIONS, check_outcome
 from keys.admin.key_forms import AddKeyForm, ChangeKeyForm
@@ -23,7 +23,7 @@ from keys.admin.key_page import page_sections
 from keys.admin.pool import blocking_of, one_account_warning, view_keys
 from keys.admin.row_actions import RowActionsAdmin
 from keys.admin.rows import link_to
-from keys.models import OpenRouterKey
+from keys.models import KeyState, OpenRouterKey
 from keys.services.keys import add_key, edit_key
 
 if TYPE_CHECKING:
@@ -57,24 +57,21 @@ class KeyAdmin(RowActionsAdmin):
     change_form_template = "keys/admin/key_change.html"
     change_list_template = "keys/admin/key_list.html"
     list_display = (
-        "name",
+        "named",
         "badge",
         "account_link",
-        "tail",
         "tier",
-        "selected",
-        "last_used",
-        "cost_today",
-        "cost_days",
+        "used",
+        "costs",
         "rotation",
-        "last_check",
+        "checked",
     )
     list_filter = (StateFilter, "account")
     search_fields = ("name", "tail", "note", "label")
     ordering = ("created_at", "pk")
-    sortable_by = ("name", "tier")
+    sortable_by = ("named", "tier")
     facts = (
-        ("In the pool", ("badge", "tail", "selected", "last_used", "cost_today", "cost_days", "added", "rotation")),
+        ("In the pool", ("tail", "selected", "last_used", "cost_today", "cost_days", "added", "rotation")),
         (
             "What OpenRouter says (GET /key)",
             ("last_check", "label", "limit", "remaining", "resets", "spent", "expires"),
@@ -98,10 +95,10 @@ class KeyAdmin(RowActionsAdmin):
         if obj is None:
             return ((None, {"fields": ("name", "key_text", "account", "tier", "note")}),)
         facts = ((title, {"fields": fields}) for title, fields in self.facts)
-        return ((None, {"fields": ("name", "account", "tier", "note")}), *facts)
+        return ((None, {"fields": ("badge", "name", "account", "tier", "note")}), *facts)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return tuple(field for _, fields in self.facts for field in fields) if obj else ()
+        return ("badge", *(field for _, fields in self.facts for field in fields)) if obj else ()
 
     def prepare(self, rows: list[Any]) -> list[Any]:
         unread = [row for row in rows if not hasattr(row, "blocking")]
@@ -140,6 +137,10 @@ class KeyAdmin(RowActionsAdmin):
             context.update(page_sections(key, _view(key), request.user))
         return super().render_change_form(request, context, *args, **kwargs)
 
+    @admin.display(description="key", ordering="name")
+    def named(self, key: OpenRouterKey) -> SafeString:
+        return format_html("{} {}", key.name, key.tail)
+
     @admin.display(description="state")
     def badge(self, key: OpenRouterKey) -> SafeString:
         standing = _view(key).standing
@@ -162,6 +163,14 @@ class KeyAdmin(RowActionsAdmin):
     def last_used(self, key: OpenRouterKey) -> SafeString | str:
         return stamp(key.last_selected_at, missing="never")
 
+    @admin.display(description="requests, last used")
+    def used(self, key: OpenRouterKey) -> SafeString:
+        return format_html("{}<br>{}", self.selected(key), self.last_used(key))
+
+    @admin.display(description="cost today, 30 days")
+    def costs(self, key: OpenRouterKey) -> SafeString:
+        return format_html("{}<br>{}", self.cost_today(key), self.cost_days(key))
+
     @admin.display(description="cost today")
     def cost_today(self, key: OpenRouterKey) -> str:
         used = _view(key).today
@@ -174,7 +183,8 @@ class KeyAdmin(RowActionsAdmin):
 
     @admin.display(description="next rotation")
     def rotation(self, key: OpenRouterKey) -> SafeString | str:
-        return stamp_with_distance(key.rotates_at, timezone.now())
+        due = None if key.state == KeyState.RETIRED else key.rotates_at
+        return stamp_with_distance(due, timezone.now())
 
     @admin.display(description="last check")
     def last_check(self, key: OpenRouterKey) -> SafeString | str:
@@ -184,6 +194,22 @@ class KeyAdmin(RowActionsAdmin):
         if key.check_error:
             return format_html('<span class="badge is-bad">failed</span> {}<br>{}', when, key.check_error)
         return format_html('<span class="badge is-good">ok</span> {}', when)
+
+    @admin.display(description="last check")
+    def checked(self, key: OpenRouterKey) -> SafeString | str:
+        """For the list: what it came to. A refusal stands with the state, the whole of it on the page."""
+        if key.checked_at is None:
+            return "not checked yet"
+        tone, word = ("bad", "failed") if key.check_error else ("good", "ok")
+        when = relative(key.checked_at, timezone.now())
+        return format_html(
+            '<span class="badge is-{}">{}</span> <span title="{}">{}</span>{}',
+            tone,
+            word,
+            f"{key.checked_at:%Y-%m-%d %H:%M:%S UTC}",
+            when,
+            format_html("<br>{}", key.check_error) if key.check_error and key.state != KeyState.INVALID else "",
+        )
 
     @admin.display(description="added")
     def added(self, key: OpenRouterKey) -> SafeString | str:

@@ -31,9 +31,9 @@ class RequestAdmin(ReadOnlyAdmin):
         "key_link",
         "models_named",
         "outcome",
-        "attempts",
-        "tokens",
         "cost_shown",
+        "tokens",
+        "attempts",
         "latency",
     )
     list_display_links = ("when",)
@@ -45,24 +45,12 @@ class RequestAdmin(ReadOnlyAdmin):
     paginator = CappedPaginator
     fieldsets = (
         (None, {"fields": ("request_id", "when", "outcome", "error_type", "cause_shown", "client_link", "key_link")}),
-        ("Model", {"fields": ("model_asked", "model_sent", "stream")}),
-        (
-            "Tokens and cost",
-            {
-                "fields": (
-                    "input_tokens",
-                    "output_tokens",
-                    "cache_read_tokens",
-                    "cache_write_tokens",
-                    "cost_shown",
-                    "source",
-                )
-            },
-        ),
+        ("Model", {"fields": ("model_asked", "model_sent", "streamed")}),
+        ("Tokens and cost", {"fields": ("tokens_in", "tokens_out", "tokens_cached", "cost_shown", "source")}),
         ("Time", {"fields": ("latency", "first_token", "recorded")}),
         (
             "Where from",
-            {"fields": ("client_ip", "user_agent", "session_id", "generation_id", "id", "flagged")},
+            {"fields": ("client_ip", "user_agent", "session_id", "generation_id", "id", "poisoned")},
         ),
     )
 
@@ -120,6 +108,26 @@ class RequestAdmin(ReadOnlyAdmin):
     def tokens(self, row: RequestLog) -> str:
         taken = row.input_tokens + row.cache_read_tokens + row.cache_write_tokens
         return f"{taken:,} / {row.output_tokens:,}"
+
+    @admin.display(description="tokens in")
+    def tokens_in(self, row: RequestLog) -> str:
+        return f"{row.input_tokens:,}, without the cache"
+
+    @admin.display(description="tokens out")
+    def tokens_out(self, row: RequestLog) -> str:
+        return f"{row.output_tokens:,}"
+
+    @admin.display(description="tokens cached")
+    def tokens_cached(self, row: RequestLog) -> str:
+        return f"{row.cache_read_tokens:,} read, {row.cache_write_tokens:,} written"
+
+    @admin.display(description="streamed")
+    def streamed(self, row: RequestLog) -> str:
+        return "yes" if row.stream else "no"
+
+    @admin.display(description="stored")
+    def poisoned(self, row: RequestLog) -> str:
+        return "without its texts: the database refused them" if row.flagged else "whole"
 
     @admin.display(description="cost")
     def cost_shown(self, row: RequestLog) -> SafeString | str:
