@@ -29,6 +29,7 @@ from proxy.tally import Asked
 DEFAULT_VERSION = "2023-06-01"
 _SESSION_HEADERS = (b"x-claude-code-session-id", b"x-session-id")
 _MAX_SESSION_CHARS = 256
+_UNSENDABLE = bytes(byte for byte in range(256) if byte != 9 and not 32 <= byte < 127)  # in a header, by our own client
 
 
 class DataPlaneRequest(HttpRequest):
@@ -116,7 +117,7 @@ def upstream_headers(exchange: Exchange, *, is_stream: bool) -> dict[str, str]:
     lists: dict[str, list[str]] = {}
     for name, value in exchange.headers:
         if name.startswith(b"anthropic-"):
-            lists.setdefault(name.decode("latin-1"), []).append(value.decode("ascii", "ignore").strip())
+            lists.setdefault(name.decode("latin-1"), []).append(value.translate(None, _UNSENDABLE).decode().strip())
     headers.update({name: ", ".join(values) for name, values in lists.items() if any(values)})
     if session := _session_id(exchange):
         headers["x-session-id"] = session
