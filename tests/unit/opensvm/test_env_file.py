@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from opensvm.env_file import read_env_file
 from opensvm.environment import SettingError
+
+ROOT = Path(__file__).resolve().parents[3]
+DEFAULTS = {
+    "OPENROUTER_BASE_URL": "https://openrouter.ai/api/v1",
+    "OPENROUTER_TIMEOUT": "600000",
+    "OPENROUTER_MAX_RETRIES": "3",
+    "OPENROUTER_RETRY_DELAY": "1000",
+    "OPENSVM_HOST": "127.0.0.1",
+    "OPENSVM_PORT": "8000",
+    "OPENSVM_VAR_DIR": "var",
+    "OPENSVM_LOG_FILE": "logs/opensvm.log",
+    "OPENSVM_KEYRING": "var/keyring.json",
+    "OPENSVM_COOLDOWN_SECONDS": "300",
+    "OPENSVM_ENVIRONMENT": "production",
+}
 
 
 @pytest.mark.parametrize(
@@ -76,3 +92,14 @@ def _read(folder: Path, content: bytes) -> dict[str, str]:
     variables: dict[str, str] = {}
     read_env_file(folder / ".env", variables)
     return variables
+
+
+def test_the_example_shows_every_setting_with_its_default() -> None:
+    """What is commented out there can be taken as it is: it changes nothing."""
+    text = (ROOT / ".env.example").read_text()
+    shown = {name: value.partition("  #")[0] for name, value in re.findall(r"^# ([A-Z_]+)=(.*)$", text, re.MULTILINE)}
+    source = (ROOT / "opensvm" / "settings.py").read_text()
+    asked = set(re.findall(r'(?:env\.\w+|_cooldown)\(\s*"([A-Z_]+)"', source))
+    assert len(asked) > 20
+    assert asked - {"OPENSVM_SANDBOX", "OPENSVM_TIME_SCALE"} <= set(shown)  # set by the sandbox and by tests alone
+    assert {name: shown[name] for name in DEFAULTS} == DEFAULTS
