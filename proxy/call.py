@@ -45,6 +45,7 @@ _STREAM_HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 _JSON_HEADERS = [(b"content-type", b"application/json")]
+_SECONDS_AFTER_ENOUGH_KEYS = 1.0  # others may be free
 
 
 class Call:
@@ -133,9 +134,11 @@ class Call:
             logger.exception("call failed", extra={"event": "call.failed", "request": self._asked.request_id})
             self._refusal = internal_error()
             ending = Ending(Failure(Cause.INTERRUPTED, 500, "api_error", self._refusal.message, billed=True))
-        settled = await settle(tally.settlement(ending, has_begun=self.outbox.has_begun), self._service)
+        refusal = (self._refusal or failures.refusal_of(ending.failure)) if ending.failure is not None else None
+        row = tally.settlement(ending, refusal, has_begun=self.outbox.has_begun)
+        settled = await settle(row, self._service)
         if settled:
-            self._finish(ending)
+            self._finish(ending, refusal)
         else:
             self._refuse(overloaded("The answer could not be recorded. Try again shortly.", 5))
         log_end(tally, ending)
@@ -147,7 +150,7 @@ class Call:
             tally.begin_try()
             outcome = await self._unless_ended(UpstreamTry(tally, self.outbox, self._service).run())
             if outcome is None:
-                return Ending(self._ended_failure(tally))
+                return Ending(self._ended_failure(billed=True))
             if isinstance(outcome, Ending):
                 return outcome
             tally.note_failed_try(outcome, self._service.now())
@@ -155,12 +158,16 @@ class Call:
                 outcome, has_begun=self.outbox.has_begun, retries=tally.retries, keys_tried=len(tally.keys_tried)
             )
             if step is Step.GIVE_UP or not await self._prepare(step, tally, outcome):
-                return Ending(outcome if self._ended_by is None else self._ended_failure(tally))
+                return Ending(outcome if self._ended_by is None else self._ended_failure(billed=False))
 
     async def _prepare(self, step: Step, tally: Tally, failure: Failure) -> bool:
         """Get ready for the next try; False if there is none."""
         if step is Step.SWITCH:
             return await self._switch(tally, failure)
+        if step is Step.ENOUGH_KEYS:
+            if failure.cause is not Cause.CANNOT_AFFORD:
+                self._refusal = keys_exhausted(tally.met_rate_limit, _SECONDS_AFTER_ENOUGH_KEYS)
+            return False
         pause = self._rules.retry.pause_seconds(failure, retries=tally.retries, jitter=random.random)
         tally.retries += 1
         await self._unless_ended(asyncio.sleep(pause, True))
@@ -192,9 +199,9 @@ class Call:
         return False
 
     # -- the end -----------------------------------------------------------------------------------------------------
-    def _finish(self, ending: Ending) -> None:
-        if ending.failure is not None:
-            self._refuse(self._refusal or failures.refusal_of(ending.failure))
+    def _finish(self, ending: Ending, refusal: Refusal | None) -> None:
+        if refusal is not None:
+            self._refuse(refusal)
         elif self._asked.body.stream:
             self.outbox.begin_stream()
             self.outbox.put_last(ending.last_bytes)
@@ -226,8 +233,8 @@ class Call:
         finally:
             self._waiting_for = None
 
-    def _ended_failure(self, tally: Tally) -> Failure:
-        billed = tally.tries > 0
+    def _ended_failure(self, *, billed: bool) -> Failure:
+        """`billed`: it ended during a try, which may have been. A try that had failed before speaks for itself."""
         return client_left(billed=billed) if self._ended_by is Cause.CLIENT_LEFT else interrupted(billed=billed)
 
 

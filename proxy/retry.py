@@ -27,6 +27,7 @@ _TIME_HELPS = frozenset({Cause.PROVIDER_BUSY, Cause.NOT_SENT})
 class Step(enum.Enum):
     SWITCH = enum.auto()  # at once, to a key that was not asked yet; not a retry
     RETRY = enum.auto()  # the same key, after a pause
+    ENOUGH_KEYS = enum.auto()  # another key might help, but one request asks no more of them
     GIVE_UP = enum.auto()
 
 
@@ -43,7 +44,7 @@ class RetryPolicy:
         if has_begun:
             return Step.GIVE_UP
         if failure.cause in _OTHER_KEY_HELPS:
-            return Step.SWITCH if keys_tried < self.max_keys else Step.GIVE_UP
+            return Step.SWITCH if keys_tried < self.max_keys else Step.ENOUGH_KEYS
         if failure.cause in _TIME_HELPS and retries < self.max_retries:
             return Step.RETRY
         return Step.GIVE_UP

@@ -11,7 +11,7 @@ from keys.causes import Cause, Failure
 from keys.ledger_items import Admitted, Caller, FailedTry, Selection, Settlement, Tokens
 from keys.models import CostSource
 from proxy.answers import Usage
-from proxy.failures import refusal_of
+from proxy.errors import Refusal
 from proxy.messages_body import MessagesRequest
 
 CLIENT_LEFT_STATUS = 499  # nginx's number for it
@@ -54,6 +54,7 @@ class Tally:
     first_event_ms: int | None = None
     trial_passed: bool = False
     may_be_billed: bool = False
+    met_rate_limit: bool = False
     _try_started: float = 0.0
 
     def begin_try(self) -> None:
@@ -64,6 +65,7 @@ class Tally:
     def note_failed_try(self, failure: Failure, at: dt.datetime) -> None:
         duration_ms = int((time.monotonic() - self._try_started) * 1000)
         self.may_be_billed = self.may_be_billed or failure.billed
+        self.met_rate_limit = self.met_rate_limit or failure.cause is Cause.KEY_RATE_LIMITED
         self.unwritten.append(FailedTry(self.tries, self.selection, failure, duration_ms, at))
 
     def note_first_event(self) -> None:
@@ -78,8 +80,11 @@ class Tally:
     def elapsed_ms(self) -> int:
         return int((time.monotonic() - self.asked.started) * 1000)
 
-    def settlement(self, ending: Ending, *, has_begun: bool) -> Settlement:
-        """The ledger row. The cost is upstream's own word, 0 where nothing can have been billed, else unknown."""
+    def settlement(self, ending: Ending, refusal: Refusal | None, *, has_begun: bool) -> Settlement:
+        """The ledger row. The cost is upstream's own word, 0 where nothing can have been billed, else unknown.
+
+        `refusal` is what the client gets for a failure, which need not be the last key's own.
+        """
         asked, failure = self.asked, ending.failure
         cost_nano, source = self._cost(failure)
         return Settlement(
@@ -89,8 +94,8 @@ class Tally:
             key_id=self.selection.key_id,
             model_asked=asked.body.model,
             model_sent=self.admitted.model_sent,
-            status=_status(failure, has_begun=has_begun),
-            error_type=failure.error_type if failure else "",
+            status=_status(failure, refusal, has_begun=has_begun),
+            error_type=_error_type(failure, refusal),
             cause=failure.cause.value if failure else "",
             attempts=self.tries,
             stream=asked.body.stream,
@@ -120,11 +125,17 @@ class Tally:
         return None, CostSource.UNKNOWN
 
 
-def _status(failure: Failure | None, *, has_begun: bool) -> int:
+def _status(failure: Failure | None, refusal: Refusal | None, *, has_begun: bool) -> int:
     """As the client saw it."""
     if failure is not None and failure.cause is Cause.CLIENT_LEFT:
         return CLIENT_LEFT_STATUS
-    return 200 if failure is None or has_begun else refusal_of(failure).status
+    return 200 if refusal is None or has_begun else refusal.status
+
+
+def _error_type(failure: Failure | None, refusal: Refusal | None) -> str:
+    if failure is not None and failure.cause is Cause.CLIENT_LEFT:
+        return failure.error_type
+    return refusal.error_type if refusal else ""
 
 
 def client_left(*, billed: bool) -> Failure:

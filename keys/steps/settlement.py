@@ -34,15 +34,18 @@ def settle(items: Sequence[Settlement], *, sql: Statements, now: dt.datetime) ->
     known = _known_rows([row for row in ids if row not in in_flight])
     orphans = []
     fresh: dict[UUID, Settlement] = {}
+    repeats = []
     for item in items:
         if item.id in known or item.id in fresh:
-            improve(item, now)
+            repeats.append(item)
         else:
             fresh[item.id] = item
             if item.id not in in_flight:
                 orphans.append(item.id)
     sql.insert_ledger([ledger_row(item, sql, now) for item in fresh.values()])
     write_attempts([(item.id, failed) for item in items for failed in item.failures], sql)
+    for item in repeats:  # after the rows that they improve
+        improve(item, now)
     if in_flight:
         sql.delete_in_flight(sorted(in_flight))
     return orphans

@@ -47,7 +47,7 @@ def test_a_fault_of_the_key_or_its_account_asks_another_key(cause: Cause) -> Non
 @pytest.mark.parametrize("cause", OTHER_KEY)
 def test_at_most_ten_keys_are_asked(cause: Cause) -> None:
     assert next_step(cause, keys_tried=9) is Step.SWITCH
-    assert next_step(cause, keys_tried=10) is Step.GIVE_UP
+    assert next_step(cause, keys_tried=10) is Step.ENOUGH_KEYS
 
 
 @pytest.mark.parametrize("cause", SAME_AGAIN)
