@@ -30,6 +30,7 @@ from proxy.errors import (
     overloaded,
     refusal_headers,
 )
+from proxy.messages_body import serialize
 from proxy.outbox import Head, Outbox, WholeAnswer
 from proxy.retry import Step
 from proxy.service import Service
@@ -51,12 +52,13 @@ _SECONDS_AFTER_ENOUGH_KEYS = 1.0  # others may be free
 class Call:
     """`run` is the pump; `leave` and `interrupt` end what it waits for."""
 
-    def __init__(self, asked: Asked, service: Service) -> None:
+    def __init__(self, asked: Asked, document: dict[str, Any], service: Service) -> None:
         self._asked = asked
+        self._document = document  # let go once it is serialized: parsed, it takes several times its size
         self._service = service
         self._rules = service.rules
         self.outbox = Outbox(
-            stream_head=Head(200, _STREAM_HEADERS) if asked.body.stream else None,
+            stream_head=Head(200, _STREAM_HEADERS) if asked.is_stream else None,
             ping_seconds=self._rules.ping_seconds,
             first_event_seconds=self._rules.first_event_seconds,
         )
@@ -102,8 +104,8 @@ class Call:
             id=asked.id,
             request_id=asked.request_id,
             client_digest=asked.client_digest,
-            model_asked=asked.body.model,
-            stream=asked.body.stream,
+            model_asked=asked.model,
+            stream=asked.is_stream,
             created_at=asked.created_at,
             caller=asked.caller,
         )
@@ -129,6 +131,7 @@ class Call:
 
     async def _serve(self, tally: Tally) -> None:
         try:
+            tally.payload = await self._take_payload(tally.admitted.model_sent)
             ending = await self._try_keys(tally)
         except Exception:
             logger.exception("call failed", extra={"event": "call.failed", "request": self._asked.request_id})
@@ -142,6 +145,13 @@ class Call:
         else:
             self._refuse(overloaded("The answer could not be recorded. Try again shortly.", 5))
         log_end(tally, ending)
+
+    async def _take_payload(self, model: str) -> bytes:
+        """Our own serialization of what we parsed, so that policy and upstream can't see two different requests."""
+        document, self._document = self._document, {}
+        if self._asked.body_bytes > self._rules.parse_in_thread_bytes:
+            return await asyncio.to_thread(serialize, document, model=model)
+        return serialize(document, model=model)
 
     # -- tries -------------------------------------------------------------------------------------------------------
     async def _try_keys(self, tally: Tally) -> Ending:
@@ -202,7 +212,7 @@ class Call:
     def _finish(self, ending: Ending, refusal: Refusal | None) -> None:
         if refusal is not None:
             self._refuse(refusal)
-        elif self._asked.body.stream:
+        elif self._asked.is_stream:
             self.outbox.begin_stream()
             self.outbox.put_last(ending.last_bytes)
         else:

@@ -12,7 +12,6 @@ from keys.ledger_items import Admitted, Caller, FailedTry, Selection, Settlement
 from keys.models import CostSource
 from proxy.answers import Usage
 from proxy.errors import Refusal
-from proxy.messages_body import MessagesRequest
 
 CLIENT_LEFT_STATUS = 499  # nginx's number for it
 
@@ -25,7 +24,9 @@ class Asked:
     request_id: str
     client_digest: str
     client_prefix: str
-    body: MessagesRequest
+    model: str
+    is_stream: bool
+    body_bytes: int
     headers: dict[str, str]
     caller: Caller
     created_at: dt.datetime
@@ -42,9 +43,12 @@ class Ending:
 
 @dataclass(slots=True)
 class Tally:
+    """`payload` is the body for upstream; it is let go when the first event has ended all retries."""
+
     asked: Asked
     admitted: Admitted
     selection: Selection
+    payload: bytes = b""
     tries: int = 0
     retries: int = 0
     keys_tried: set[UUID] = field(default_factory=set)
@@ -71,6 +75,7 @@ class Tally:
     def note_first_event(self) -> None:
         if self.first_event_ms is None:
             self.first_event_ms = self.elapsed_ms()
+            self.payload = b""
 
     def take_unwritten(self) -> tuple[FailedTry, ...]:
         failures = tuple(self.unwritten)
@@ -92,13 +97,13 @@ class Tally:
             request_id=asked.request_id,
             client_id=self.admitted.client_id,
             key_id=self.selection.key_id,
-            model_asked=asked.body.model,
+            model_asked=asked.model,
             model_sent=self.admitted.model_sent,
             status=_status(failure, refusal, has_begun=has_begun),
             error_type=_error_type(failure, refusal),
             cause=failure.cause.value if failure else "",
             attempts=self.tries,
-            stream=asked.body.stream,
+            stream=asked.is_stream,
             tokens=Tokens(
                 self.usage.input_tokens,
                 self.usage.output_tokens,

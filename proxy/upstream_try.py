@@ -15,7 +15,6 @@ from keys.sealing import KEY_COLUMN, KEY_TABLE
 from proxy import failures
 from proxy.answer_body import read_answer_body, read_error_body
 from proxy.answers import UnreadableAnswer, read_answer, replace_model
-from proxy.messages_body import serialize
 from proxy.outbox import Outbox
 from proxy.service import Service
 from proxy.sse import EventTooLarge
@@ -63,8 +62,9 @@ class UpstreamTry:
         secret = self._service.open_vault().unseal(
             selection.secret, table=KEY_TABLE, column=KEY_COLUMN, row=selection.key_id
         )
-        body = serialize(self._asked.body.document, model=self._tally.admitted.model_sent)
-        return await self._service.upstream.send_message(body, secret=secret.reveal(), headers=self._asked.headers)
+        return await self._service.upstream.send_message(
+            self._tally.payload, secret=secret.reveal(), headers=self._asked.headers
+        )
 
     # -- answers -----------------------------------------------------------------------------------------------------
     async def _read_answer(self, response: httpx.Response) -> Ending | Failure:
@@ -74,12 +74,12 @@ class UpstreamTry:
             answer = read_answer(body)
         except UnreadableAnswer:
             return self._classify(response, body)
-        if answer.error is not None or not answer.is_message or self._asked.body.stream:
+        if answer.error is not None or not answer.is_message or self._asked.is_stream:
             return self._classify(response, body)
         self._tally.note_first_event()
         self._tally.usage = answer.usage
         self._tally.generation_id = answer.id or self._tally.generation_id
-        return Ending(last_bytes=replace_model(body, ("model",), self._asked.body.model))
+        return Ending(last_bytes=replace_model(body, ("model",), self._asked.model))
 
     def _note_generation(self, generation_id: str) -> None:
         """Where to ask for the cost, should this process be killed."""
@@ -90,7 +90,7 @@ class UpstreamTry:
 
     async def _relay_stream(self, chunks: AsyncIterator[bytes]) -> Ending | Failure:
         """Pass events on as they come; ends with the held ones that finish the answer, or with a failure."""
-        relay = StreamRelay(self._asked.body.model)
+        relay = StreamRelay(self._asked.model)
         try:
             async for chunk in chunks:
                 await self._pass_on(relay.feed(chunk), relay)

@@ -73,7 +73,7 @@ class MessagesView(DataPlaneView):
     async def post(self, request: DataPlaneRequest) -> CallResponse:
         exchange, service = request.exchange, request.service
         credential = _read_credential(exchange)
-        body = await _read_body(exchange, service)
+        body, size = await _read_body(exchange, service)
         request_uuid = new_request_uuid()
         exchange.request_id = request_id_of(request_uuid)
         asked = Asked(
@@ -81,13 +81,15 @@ class MessagesView(DataPlaneView):
             request_id=exchange.request_id,
             client_digest=service.open_vault().client_digest(credential.text),
             client_prefix=credential.prefix,
-            body=body,
+            model=body.model,
+            is_stream=body.stream,
+            body_bytes=size,
             headers=upstream_headers(exchange, is_stream=body.stream),
             caller=Caller(exchange.client_ip, exchange.header(b"user-agent"), _session_id(exchange)),
             created_at=service.now(),
             started=time.monotonic(),
         )
-        return CallResponse(Call(asked, service))
+        return CallResponse(Call(asked, body.document, service))
 
 
 def _read_credential(exchange: Exchange) -> Credential:
@@ -98,12 +100,15 @@ def _read_credential(exchange: Exchange) -> Credential:
         raise bad_credential() from exc
 
 
-async def _read_body(exchange: Exchange, service: Service) -> MessagesRequest:
-    """Large bodies are parsed in a thread, so that the others' streams go on."""
+async def _read_body(exchange: Exchange, service: Service) -> tuple[MessagesRequest, int]:
+    """The request and its size. Large bodies are parsed in a thread, so that the others' streams go on."""
     raw = await exchange.read_body()
-    if len(raw) > service.rules.parse_in_thread_bytes:
-        return await asyncio.to_thread(read_request, raw)
-    return read_request(raw)
+    try:
+        if len(raw) > service.rules.parse_in_thread_bytes:
+            return await asyncio.to_thread(read_request, raw), len(raw)
+        return read_request(raw), len(raw)
+    finally:
+        exchange.release_body()
 
 
 def upstream_headers(exchange: Exchange, *, is_stream: bool) -> dict[str, str]:
