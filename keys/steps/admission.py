@@ -53,7 +53,7 @@ class Admission:
     wanted: int  # how many selections the batch may make
     _rotations: dict[str, Rotation] = field(default_factory=dict)
     _selected: dict[UUID, Candidate] = field(default_factory=dict)
-    _shortage: NoKey | None = None
+    _shortages: dict[str, NoKey] = field(default_factory=dict)
 
     def select(self, request_id: UUID, model_sent: str, tried: Collection[UUID]) -> Selection | NoKey:
         """The next key for a request, or why there is none."""
@@ -64,7 +64,7 @@ class Admission:
             self.wanted = max(self.wanted * 4, len(tried) + 1000)
             candidate = self._rotation(variant).take(tried, self._next_turn)
         if candidate is None:
-            return self._no_key()
+            return self._no_key(variant)
         self._selected[candidate.key_id] = candidate
         if candidate.is_due:
             self._begin_trial(candidate, request_id, variant)
@@ -126,19 +126,22 @@ class Admission:
         cooldowns = self.sql.read_due_cooldowns(candidate.key_id, candidate.account_id, variant)
         self.sql.begin_trial([row[0] for row in cooldowns], request_id, self.now)
         accounts = {self.sql.read_uuid(row[1]) for row in cooldowns} - {None}
-        self._rotations[variant].drop(lambda other: other.key_id == candidate.key_id or other.account_id in accounts)
+        rotation = self._rotations[variant]
+        rotation.drop(lambda other: other.key_id == candidate.key_id or other.account_id in accounts)
+        if rotation.is_partial:
+            self.flush()  # too few may be left of what was read
 
-    def _no_key(self) -> NoKey:
-        if self._shortage is None:
-            self._shortage = find_shortage(self.now)
-        return self._shortage
+    def _no_key(self, variant: str) -> NoKey:
+        if variant not in self._shortages:
+            self._shortages[variant] = find_shortage(variant, self.now)
+        return self._shortages[variant]
 
 
-def find_shortage(now: dt.datetime) -> NoKey:
-    """Why no key is free: two queries over the active keys and their open cooldowns."""
+def find_shortage(variant: str, now: dt.datetime) -> NoKey:
+    """Why no key is free for a model of `variant`: two queries over the active keys and their open cooldowns."""
     keys = list(OpenRouterKey.objects.filter(state=KeyState.ACTIVE).values_list("id", "account_id"))
     by_target: dict[UUID, list[tuple[str, dt.datetime]]] = {}
-    for cooldown in Cooldown.objects.filter(cleared_at__isnull=True):
+    for cooldown in Cooldown.objects.filter(cleared_at__isnull=True, pattern__in=["", variant]):
         target = cooldown.key_id or cooldown.account_id
         assert target is not None
         by_target.setdefault(target, []).append((cooldown.cause, cooldown.until))
