@@ -10,9 +10,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from keys.admin.base import ReadOnlyAdmin
+from keys.admin.base import LogAdmin
 from keys.admin.display import NOTHING, stamp
-from keys.admin.paginator import CappedPaginator
 from keys.models import Account, AuditEvent, Client, ModelAlias, OpenRouterKey
 
 
@@ -29,15 +28,12 @@ class ObjectFilter(admin.SimpleListFilter):
 
 
 @admin.register(AuditEvent)
-class AuditAdmin(ReadOnlyAdmin):
+class AuditAdmin(LogAdmin):
     list_display = ("when", "actor", "action", "object_name", "change", "ip")
     list_display_links = ("when",)
     list_filter = (ObjectFilter,)
     search_fields = ("actor", "action", "object_name", "object_id")
     search_help_text = "Actor, action, or the name or id of what was changed."
-    ordering = ("-pk",)
-    sortable_by = ()
-    paginator = CappedPaginator
     fields = ("when", "actor", "ip", "action", "object_type", "object_name", "object_id", "before", "after")
 
     @admin.display(description="time")

@@ -10,12 +10,15 @@ from django.contrib import admin
 from django.db import DatabaseError, models
 from django.http import HttpRequest
 
+from keys.admin.paginator import CappedPaginator, NewestFirst
 from keys.errors import DuplicateKey, KeysError
 from keys.keyring import KeyringError
 from keys.sealing import Undecryptable
 from keys.services.audit import Actor
 
 if TYPE_CHECKING:
+    from django.contrib.admin.views.main import ChangeList
+
     ModelAdmin = admin.ModelAdmin[Any]
     ModelForm = forms.ModelForm[Any]
 else:
@@ -26,6 +29,8 @@ logger = logging.getLogger("opensvm.admin")
 
 REFUSALS = (KeysError, KeyringError, Undecryptable, DatabaseError)  # all that a service raises
 DATABASE_TROUBLE = "The database did not take this: nothing was changed. Try again in a moment."
+
+_GUARDED = {"secret", "fingerprint", "digest"}
 
 
 def actor_of(request: HttpRequest) -> Actor:
@@ -73,6 +78,10 @@ class PlainAdmin(ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """No query string may feel its way along a stored secret or digest."""
+        return not _GUARDED.intersection(lookup.split("__")) and super().lookup_allowed(lookup, value, request)
+
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         name = str(self.opts.verbose_name_plural)
         return super().changelist_view(request, {"title": name[:1].upper() + name[1:], **(extra_context or {})})
@@ -86,6 +95,17 @@ class ReadOnlyAdmin(PlainAdmin):
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+class LogAdmin(ReadOnlyAdmin):
+    """A table that grows without end: newest first by its primary key, whatever the query string says."""
+
+    ordering = ("-pk",)
+    sortable_by = ()
+    paginator = CappedPaginator
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return NewestFirst
 
 
 class ServiceAdmin(PlainAdmin):

@@ -9,22 +9,18 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from keys.admin.base import ReadOnlyAdmin
+from keys.admin.base import LogAdmin
 from keys.admin.display import NOTHING, span, stamp, stamp_with_distance
 from keys.admin.filters import BenchCauseFilter, OpenFilter
-from keys.admin.paginator import CappedPaginator
 from keys.admin.rows import link_to
 from keys.models import Cooldown
 
 
 @admin.register(Cooldown)
-class CooldownAdmin(ReadOnlyAdmin):
+class CooldownAdmin(LogAdmin):
     list_display = ("since", "target", "cause_shown", "detail", "until_shown", "repeat", "ended")
     list_display_links = ("since",)
     list_filter = (OpenFilter, BenchCauseFilter)
-    ordering = ("-pk",)
-    sortable_by = ()
-    paginator = CappedPaginator
     fieldsets = (
         (None, {"fields": ("target", "cause_shown", "pattern", "detail")}),
         ("Time", {"fields": ("since", "until_shown", "repeat", "trial_shown", "ended")}),

@@ -12,16 +12,16 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from keys.admin.base import ReadOnlyAdmin
+from keys.admin.base import LogAdmin
 from keys.admin.display import NOTHING, dollars, milliseconds, stamp, stamp_with_distance
 from keys.admin.filters import PeriodFilter, StatusFilter
-from keys.admin.paginator import CappedPaginator
+from keys.admin.paginator import MOST_ROWS
 from keys.admin.rows import link_to_related
 from keys.models import Attempt, RequestLog
 
 
 @admin.register(RequestLog)
-class RequestAdmin(ReadOnlyAdmin):
+class RequestAdmin(LogAdmin):
     """UUIDv7 ids are in time order, so the newest come first by the primary key alone."""
 
     change_form_template = "keys/admin/request.html"
@@ -39,10 +39,10 @@ class RequestAdmin(ReadOnlyAdmin):
     list_display_links = ("when",)
     list_filter = (PeriodFilter, StatusFilter, "cause", "client", "key")
     search_fields = ("request_id",)  # shows the box; get_search_results says what is searched
-    search_help_text = "A whole request id (req_…) or generation id (gen-…)."
-    ordering = ("-pk",)
-    sortable_by = ()
-    paginator = CappedPaginator
+    search_help_text = (
+        f"A whole request id (req_…) or generation id (gen-…). The list ends after {MOST_ROWS:,} rows: "
+        "for older ones choose a filter."
+    )
     fieldsets = (
         (None, {"fields": ("request_id", "when", "outcome", "error_type", "cause_shown", "client_link", "key_link")}),
         ("Model", {"fields": ("model_asked", "model_sent", "streamed")}),

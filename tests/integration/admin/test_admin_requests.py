@@ -170,6 +170,45 @@ def test_the_newest_request_comes_first(desk: Client) -> None:
     assert page.index("number-2") < page.index("number-1") < page.index("number-0")
 
 
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ({"q": "a\0b"}, 200),
+        ({"q": "x" * 5_000}, 200),
+        ({"client__id__exact": "no id"}, 200),
+        ({"period": "ever", "answer": "maybe", "o": "5", "p": "99"}, 200),
+        ({"client__digest__startswith": "a"}, 400),
+        ({"client__name": "x"}, 400),
+    ],
+    ids=["NUL", "long", "no UUID", "unknown choices", "a digest", "another table"],
+)
+def test_a_query_string_that_makes_no_sense_is_no_error_of_ours(
+    desk: Client, query: dict[str, str], status: int
+) -> None:
+    build_request(build_client(), None)
+
+    assert desk.get(reverse(LIST), query, follow=True).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("model", "field"), [("openrouterkey", "fingerprint"), ("openrouterkey", "secret"), ("client", "digest")]
+)
+def test_no_filter_feels_its_way_along_a_secret(desk: Client, model: str, field: str) -> None:
+    url = reverse(f"admin:keys_{model}_changelist")
+
+    assert desk.get(url, {f"{field}__startswith": "a"}).status_code == 400
+
+
+def test_a_query_string_cannot_make_the_ledger_sort_without_an_index(desk: Client) -> None:
+    client = build_client()
+    build_request(client, None, model_asked="first", attempts=9)
+    build_request(client, None, model_asked="second", attempts=1)
+
+    for order in ("8", "-8"):
+        page = listed(desk, o=order)
+        assert page.index("second") < page.index("first")
+
+
 def test_a_paginator_counts_no_further_than_its_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     from keys.models import RequestLog
 
