@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,19 +46,74 @@ class Person:
     is_nobody: bool  # we are root, so it is `nobody`
 
 
+@dataclass(slots=True)
+class Postgres:
+    """One server. A test may kill it and start it again: same data, same port."""
+
+    programs: Path
+    folder: Path
+    port: int
+    person: Person
+    _process: subprocess.Popen[bytes] | None = None
+
+    def url(self, database: str = "opensvm", *, port: int | None = None) -> str:
+        """`port`: of a proxy in front of it."""
+        return f"postgres://opensvm@127.0.0.1:{port or self.port}/{database}"
+
+    def start(self) -> None:
+        """Returns when it answers, after it has recovered from a kill."""
+        end = time.monotonic() + READY_SECONDS
+        while True:
+            self._process = _start(self.programs, self.folder, self.port, self.person)
+            try:
+                return _wait_until_ready(self._process, self.folder, self.port)
+            except PostgresError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)  # the killed one's memory is still held by a process that is ending
+
+    def kill(self) -> None:
+        """SIGKILL to the server and every process it has started, at once."""
+        if self._process is not None and self._process.poll() is None:
+            for pid in (*_children(self._process.pid), self._process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait(STOP_SECONDS)
+
+    def kill_backend(self) -> None:
+        """SIGKILL to one session's process: the server ends all sessions and recovers by itself."""
+        pids = [pid for pid in _children(self._process.pid) if b"127.0.0.1" in _title(pid)] if self._process else []
+        for pid in pids[-1:]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            _stop(self._process)
+
+
 @contextmanager
 def running_postgres() -> Iterator[str]:
     """The URL of a fresh server; its user may create databases."""
+    with postgres_server() as server:
+        yield server.url()
+
+
+@contextmanager
+def postgres_server() -> Iterator[Postgres]:
+    """A fresh server and the handle on it."""
     person = _person()
     parent = _reachable_temp_dir(person)
     remove_leftovers(parent)
     with _own_folder(parent, person) as folder:
         programs = _programs(folder, person)
         _init(programs, folder, person)
-        port = _free_port()
-        with _server(programs, folder, port, person) as server:
-            _wait_until_ready(server, folder, port)
-            yield f"postgres://opensvm@127.0.0.1:{port}/opensvm"
+        server = Postgres(programs, folder, _free_port(), person)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
 
 
 def remove_leftovers(parent: Path) -> None:
@@ -152,8 +207,7 @@ def _init(programs: Path, folder: Path, person: Person) -> None:
         raise PostgresError(f"initdb failed: {done.stderr.strip() or done.stdout.strip()}")
 
 
-@contextmanager
-def _server(programs: Path, folder: Path, port: int, person: Person) -> Iterator[subprocess.Popen[bytes]]:
+def _start(programs: Path, folder: Path, port: int, person: Person) -> subprocess.Popen[bytes]:
     settings = {
         "listen_addresses": "127.0.0.1",
         "port": str(port),
@@ -165,8 +219,8 @@ def _server(programs: Path, folder: Path, port: int, person: Person) -> Iterator
     command = [programs / "postgres", "-D", folder / "data"]
     for name, value in settings.items():
         command += ["-c", f"{name}={value}"]
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(
+    with (folder / "server.log").open("ab") as log:
+        return subprocess.Popen(
             command,
             cwd=folder,
             env=_environment(folder),
@@ -175,10 +229,18 @@ def _server(programs: Path, folder: Path, port: int, person: Person) -> Iterator
             stdout=log,
             stderr=log,
         )
+
+
+def _children(pid: int) -> list[int]:
+    """Linux only; elsewhere the server's processes end by themselves when it is gone."""
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+
+
+def _title(pid: int) -> bytes:
     try:
-        yield server
-    finally:
-        _stop(server)
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
