@@ -43,7 +43,8 @@ class UpstreamTry:
             self._note_generation(response.headers.get("x-generation-id", ""))
             if not response.is_success:
                 return self._classify(response, await read_error_body(response))
-            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+            is_stream = response.headers.get("content-type", "").lower().startswith("text/event-stream")
+            if not (is_stream and self._asked.body.stream):
                 return await self._read_answer(response)
             chunks = aiter(cast(httpx.AsyncByteStream, response.stream))
             outcome = await self._relay_stream(chunks)
