@@ -50,8 +50,8 @@ class NoAnswer:
 
 def read_key_answer(status: int, body: bytes) -> KeyFacts | Refused | NoAnswer:
     """What an HTTP answer to `GET /key` means. Messages may repeat upstream's words: redact before they are stored."""
-    document = _parse(body)
-    code, words = _error_of(document)
+    document = parse_document(body)
+    code, words = error_of(document)
     if status == 401 or (status == 200 and code == 401):
         return Refused(f"OpenRouter refuses this key (401){words}.")
     if status != 200:
@@ -89,14 +89,15 @@ def nano_usd(value: Any) -> int | None:
     return int((amount * NANO_PER_USD).to_integral_value(rounding=ROUND_HALF_EVEN))
 
 
-def _parse(body: bytes) -> Any:
+def parse_document(body: bytes) -> Any:
+    """The JSON in `body`, its fractions as Decimal; None for what is no JSON."""
     try:
         return json.loads(body, parse_float=Decimal)
     except (ValueError, RecursionError):
         return None
 
 
-def _error_of(document: Any) -> tuple[Any, str]:
+def error_of(document: Any) -> tuple[Any, str]:
     """Code and words of an error, in both of OpenRouter's shapes; (None, "") without one."""
     error = document.get("error") if isinstance(document, dict) else None
     if not error:

@@ -78,6 +78,12 @@ AGGREGATE_USAGE_SECONDS = _scaled(60.0)
 CHECK_KEYS_SECONDS = _scaled(300.0)
 RECHECK_INVALID_SECONDS = _scaled(300.0)  # in the first hour; then once in RECHECK_INVALID_LATER_SECONDS
 RECHECK_INVALID_LATER_SECONDS = _scaled(3600.0)
+SETTLE_COSTS_SECONDS = _scaled(60.0)
+COST_RETRY_SECONDS = _scaled(30.0)  # a cost that was asked for too early is asked for again: from here,
+COST_RETRY_MOST_SECONDS = _scaled(3600.0)  # growing with its age, to here
+COST_GIVE_UP_SECONDS = _scaled(86_400.0)  # then it is estimated
+SYNC_CATALOGUE_SECONDS = _scaled(6 * 3600.0)
+RETRY_CATALOGUE_SECONDS = _scaled(600.0)  # how often it is seen whether a sync is due, or has to be tried again
 
 # -- Sizes -----------------------------------------------------------------------------------------------------------
 MAX_BODY_BYTES = 32 * 1024 * 1024

@@ -2,8 +2,10 @@
 
 from keys.models.audit import AuditEvent
 from keys.models.clients import Client
+from keys.models.inquiries import CostInquiry
 from keys.models.ledger import Attempt, CostSource, InFlight, RequestLog, UsageHour, Watermark, Worker
 from keys.models.pool import Account, Cooldown, KeyState, ModelAlias, OpenRouterKey, Pool
+from keys.models.prices import ModelPrice, PriceSource
 from keys.models.vault import MasterKey
 
 __all__ = [
@@ -12,13 +14,16 @@ __all__ = [
     "AuditEvent",
     "Client",
     "Cooldown",
+    "CostInquiry",
     "CostSource",
     "InFlight",
     "KeyState",
     "MasterKey",
     "ModelAlias",
+    "ModelPrice",
     "OpenRouterKey",
     "Pool",
+    "PriceSource",
     "RequestLog",
     "UsageHour",
     "Watermark",

@@ -27,14 +27,13 @@ from keys.models import Cooldown, KeyState, OpenRouterKey
 from keys.openrouter import KeyFacts, NoAnswer, Refused, next_reset, read_key_answer
 from keys.sealing import KEY_COLUMN, KEY_TABLE, Sealed, Undecryptable, get_vault
 from keys.services.accounts import fill_account
+from keys.services.asking import TIMEOUT_SECONDS, get, open_client
 from keys.services.audit import Actor
 from keys.services.cooldowns import CLEARED_BY_CHECK, close, lock_pool
 from keys.services.keys import apply_action, get_locked_key
 
 logger = logging.getLogger("opensvm.keys")
 
-TIMEOUT_SECONDS = 10.0
-MAX_ANSWER_BYTES = 1024 * 1024
 MANAGEMENT_KEY = "This is a management key: OpenRouter answers no requests with it."
 _STORED_FACTS = (
     "label",
@@ -90,32 +89,13 @@ def _ask(key: OpenRouterKey, transport: httpx.BaseTransport | None) -> KeyFacts 
     except Undecryptable as exc:
         return NoAnswer(f"The stored secret can't be opened: {exc}")
     try:
-        answer = read_key_answer(*_fetch(secret, transport))
+        with open_client(transport) as client:
+            answer = read_key_answer(*get(client, "/key", secret=secret))
     except httpx.TimeoutException:
         return NoAnswer(f"OpenRouter did not answer within {TIMEOUT_SECONDS:.0f} s.")
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         answer = NoAnswer(f"OpenRouter can't be reached: {str(exc) or type(exc).__name__}.")
     return _redacted(answer, secret)
-
-
-def _fetch(secret: Sealed, transport: httpx.BaseTransport | None) -> tuple[int, bytes]:
-    headers = {
-        **settings.OPENROUTER_HEADERS,
-        "authorization": f"Bearer {secret.reveal()}",
-        "accept": "application/json",
-        "accept-encoding": "identity",
-    }
-    url = f"{settings.OPENROUTER_BASE_URL}/key"
-    with (
-        httpx.Client(transport=transport, timeout=TIMEOUT_SECONDS, follow_redirects=False) as client,
-        client.stream("GET", url, headers=headers) as response,
-    ):
-        body = b""
-        for chunk in response.iter_bytes():
-            body += chunk
-            if len(body) > MAX_ANSWER_BYTES:
-                break  # cut short it is no JSON, and is reported as not understood
-        return response.status_code, body
 
 
 def _redacted(answer: KeyFacts | Refused | NoAnswer, secret: Sealed) -> KeyFacts | Refused | NoAnswer:
