@@ -44,7 +44,7 @@ class UpstreamTry:
             if not response.is_success:
                 return self._classify(response, await read_error_body(response))
             is_stream = response.headers.get("content-type", "").lower().startswith("text/event-stream")
-            if not (is_stream and self._asked.body.stream):
+            if not (is_stream and self._asked.is_stream):
                 return await self._read_answer(response)
             chunks = aiter(cast(httpx.AsyncByteStream, response.stream))
             outcome = await self._relay_stream(chunks)
