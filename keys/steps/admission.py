@@ -14,10 +14,12 @@ from keys.ledger_items import Admit, Admitted, Denied, NoKey, Selection, Switch
 from keys.model_names import alias_candidates, upstream_model, variant_of
 from keys.models import Cooldown, KeyState, OpenRouterKey
 from keys.selection import Candidate, Rotation
+from keys.steps.clean import clean_text
 from keys.steps.statements import Statements
 
 MESSAGES_SCOPE = "messages"
 MAX_RETRY_AFTER_SECONDS = 60
+MAX_MODEL_CHARS = 200  # of the columns that hold a model's name
 LAST_USED_STEP = dt.timedelta(minutes=1)
 _MARGIN = 16  # more candidates than a request may have tried before
 _RATE_CAUSES = frozenset({Cause.KEY_RATE_LIMITED})
@@ -179,8 +181,9 @@ class Doorman:
             )
             for digest, client_id, name, scopes, expires_at, revoked_at, last_used_at in rows
         }
-        names = sorted({name for item in asked for name in alias_candidates(item.model_asked)})
-        return cls(clients, sql.read_aliases(names))
+        names = {name for item in asked for name in alias_candidates(item.model_asked)}
+        storable = sorted(name for name in names if name == clean_text(name, MAX_MODEL_CHARS))
+        return cls(clients, sql.read_aliases(storable) if storable else {})
 
     def touch(self, sql: Statements, used: Iterable[KnownClient], now: dt.datetime) -> None:
         """`last_used_at`, at most once a minute for each client."""

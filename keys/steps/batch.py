@@ -13,7 +13,8 @@ from django.db import connection, transaction
 from keys.causes import BenchPolicy
 from keys.ledger_items import Admit, Admitted, LaneItem, LaneResult, NoKey, PassTrial, Selection, Settlement, Switch
 from keys.steps import cooldowns, settlement
-from keys.steps.admission import Admission, Doorman, KnownClient, admit, switch
+from keys.steps.admission import MAX_MODEL_CHARS, Admission, Doorman, KnownClient, admit, switch
+from keys.steps.clean import clean_text
 from keys.steps.statements import Statements
 
 logger = logging.getLogger("opensvm.ledger")
@@ -114,9 +115,10 @@ class Batch:
             sql.move_in_flight(moved)
         sql.insert_in_flight(
             [
-                (item.id, found.client_id, found.selection.key_id, found.model_sent, self.rules.worker, self.now)
+                (item.id, found.client_id, found.selection.key_id, model, self.rules.worker, self.now)
                 for index, item in asked
                 if isinstance(found := self.results[index], Admitted)
+                for model in [clean_text(found.model_sent, MAX_MODEL_CHARS)]
             ]
         )
 
