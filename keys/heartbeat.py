@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from django.db import transaction
+from django.db import Error, transaction
 from django.db.models import F
 
 from keys.models import Worker
-from keys.services.recovery import DeathWatch, read_beats, recover_journals, settle_worker
+from keys.services.recovery import DeathWatch, settle_the_dead
 
 logger = logging.getLogger("opensvm.recovery")
 
@@ -40,19 +40,17 @@ class Heartbeat:
         return max(self._next - time.monotonic(), 0.0)
 
     def beat(self) -> None:
-        """Raises what the database raises."""
+        """Raises what the database raises, and nothing else: the lane that beats must go on."""
         self._next = time.monotonic() + self.every_seconds
         try:
             self._write()
-            beats = read_beats()
-        except Exception:
+            settle_the_dead(self.watch, self.clock(), journals=self.journals, myself=self.worker)
+        except Error:
             self.watch.forget()
             raise
-        if self.journals is not None:
-            recover_journals(self.journals, self.clock())
-        beats.pop(self.worker, None)
-        for dead in self.watch.look(beats, time.monotonic()):
-            settle_worker(dead, self.clock())
+        except Exception:
+            extra = {"event": "recovery.failed"}
+            logger.exception("could not settle what dead processes left", extra=extra)
 
     def end(self) -> None:
         """This process stops in an orderly way."""

@@ -1,9 +1,9 @@
 """What a web process writes down beside the database, so that killing it loses nothing.
 
-One file for each process, `var/journal/<worker id>`, locked while the process lives: who gets the lock of another's
-file knows that its owner is dead. One JSON line for each generation id as it comes (written, not synced: it survives
-SIGKILL and costs no commit) and one for each settlement that the database did not take in time (synced). The owner
-forgets a settlement when the lane has committed it; `keys.services.recovery` replays what a dead owner left.
+One file for each process, `var/journal/<worker id>.journal`, locked while the process lives: who gets the lock of
+another's file knows that its owner is dead. One JSON line for each generation id as it comes (written, not synced: it
+survives SIGKILL and costs no commit) and one for each settlement that the database did not take in time (synced). The
+owner forgets a settlement when the lane has committed it; `keys.services.recovery` replays what a dead owner left.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 from uuid import UUID
 
 from keys.causes import Cause, Failure
@@ -26,6 +26,11 @@ from keys.ledger_items import Caller, FailedTry, Selection, Settlement, Tokens
 
 _COMPACT_AT_BYTES = 1024 * 1024
 _SUFFIX = ".journal"
+_NEW_SUFFIX = ".new"  # of a file that is not yet, or not any more, anybody's journal
+_BAD_SUFFIX = ".bad"
+
+
+_DISK_FULL = "the journal's disk is full"
 
 
 class JournalFull(Exception):
@@ -42,9 +47,9 @@ class Journal:
         self._guard = threading.Lock()
         self._generations: dict[UUID, str] = {}
         self._unsettled: set[UUID] = set()
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._size = 0
+        self._name_is_synced = False
+        self._fd = self._create(b"")
 
     @property
     def is_full(self) -> bool:
@@ -74,6 +79,7 @@ class Journal:
             try:
                 self._write(line)
                 os.fsync(self._fd)
+                self._sync_name()
             except OSError:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._fd, before)
@@ -92,24 +98,62 @@ class Journal:
                 self._compact()
 
     def close(self) -> None:
-        """At the end of the process; a journal that still holds a settlement stays for the next one."""
+        """At the end of the process; a journal that still knows of an unsettled request stays for the next one."""
         with self._guard:
-            if not self._unsettled:
+            if not self._unsettled and not self._generations:
                 self._path.unlink(missing_ok=True)
             os.close(self._fd)
 
+    def _create(self, content: bytes) -> int:
+        """A locked file with `content`, put in the journal's place at once: nobody ever finds it unlocked or half."""
+        new = self._path.with_suffix(_SUFFIX + _NEW_SUFFIX)
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.write(fd, content) < len(content):
+                raise OSError(_DISK_FULL)
+            new.rename(self._path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            os.close(fd)
+            raise
+        self._size = len(content)
+        self._name_is_synced = False
+        return fd
+
+    def _sync_name(self) -> None:
+        """A file that a power cut takes out of its folder is as good as lost."""
+        if self._name_is_synced:
+            return
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        self._name_is_synced = True
+
     def _write(self, line: bytes) -> None:
+        """Raises OSError with nothing written."""
         written = os.write(self._fd, line)
-        self._size += written
         if written < len(line):
-            raise OSError("the journal's disk is full")
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size)
+            raise OSError(_DISK_FULL)
+        self._size += written
 
     def _compact(self) -> None:
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._fd, 0)
-            self._size = 0
-            for request, generation_id in self._generations.items():
-                self._write(_generation_line(request, generation_id))
+        """Keep the generation ids of requests under way. For when no settlement is in the file."""
+        content = b"".join(_generation_line(request, name) for request, name in self._generations.items())
+        try:
+            fd = self._create(content)
+        except OSError:  # a full disk: making room comes first
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, 0)
+                self._size = 0
+                self._write(content)
+        else:
+            os.close(self._fd)
+            self._fd = fd
 
 
 # -- what a dead process left ----------------------------------------------------------------------------------------
@@ -130,12 +174,17 @@ class OrphanJournal:
         """A torn last line, and any other that can't be read, is passed over."""
         content = JournalContent()
         for line in self.path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 _read_line(json.loads(line), content)
         return content
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
+        self.path.with_suffix(_SUFFIX + _NEW_SUFFIX).unlink(missing_ok=True)
+
+    def set_aside(self) -> Path:
+        """Keep it for an operator under a name that is not taken again."""
+        return self.path.rename(self.path.with_suffix(_SUFFIX + _BAD_SUFFIX))
 
 
 def take_orphans(folder: Path) -> Iterator[OrphanJournal]:
@@ -144,21 +193,34 @@ def take_orphans(folder: Path) -> Iterator[OrphanJournal]:
         try:
             worker = UUID(path.name.removesuffix(_SUFFIX))
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except (ValueError, FileNotFoundError):
+        except (ValueError, OSError):  # no journal, gone by now, or another user's
             continue
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists():  # else another process has just replayed it
+            if _lock(fd) and _is_same_file(fd, path):  # else another process has just replayed or rewritten it
                 yield OrphanJournal(worker, path)
-        except BlockingIOError:
-            continue
         finally:
             os.close(fd)
 
 
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_same_file(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 # -- lines -----------------------------------------------------------------------------------------------------------
 def _line(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    """With a line end on both sides: a line before it that was torn can't spoil it."""
+    return b"\n" + json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
 
 def _generation_line(request: UUID, generation_id: str) -> bytes:
@@ -170,7 +232,7 @@ def _read_line(document: dict[str, Any], content: JournalContent) -> None:
         settlement = from_document(document["settle"])
         content.settlements[settlement.id] = settlement
     else:
-        content.generations[UUID(hex=document["request"])] = str(document["generation"])
+        content.generations[UUID(hex=document["request"])] = _checked(document["generation"], str)
 
 
 def to_document(settlement: Settlement) -> dict[str, Any]:
@@ -188,21 +250,36 @@ def to_document(settlement: Settlement) -> dict[str, Any]:
 
 
 def from_document(document: dict[str, Any]) -> Settlement:
-    """Raises KeyError, TypeError or ValueError for what `to_document` did not write."""
+    """Raises AttributeError, KeyError, TypeError or ValueError for what `to_document` did not write."""
     return Settlement(
-        **{name: document[name] for name in _PLAIN_FIELDS},
+        **{name: _checked(document[name], kind) for name, kind in _PLAIN_FIELDS.items()},
         id=UUID(hex=document["id"]),
         client_id=UUID(hex=document["client_id"]),
         key_id=UUID(hex=document["key_id"]) if document["key_id"] else None,
-        created_at=dt.datetime.fromisoformat(document["created_at"]),
-        tokens=Tokens(*document["tokens"]),
-        caller=Caller(*document["caller"]),
+        created_at=_moment(document["created_at"]),
+        tokens=Tokens(*(_checked(count, int) for count in document["tokens"])),
+        caller=Caller(*(_checked(text, str) for text in document["caller"])),
         failures=tuple(_failed_from_document(failed) for failed in document["failures"]),
     )
 
 
+def _checked(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is not {kind}")
+    return value
+
+
+def _moment(text: str) -> dt.datetime:
+    moment = dt.datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a time without its zone")
+    return moment
+
+
 _SPECIAL_FIELDS = {"id", "client_id", "key_id", "created_at", "tokens", "caller", "failures"}
-_PLAIN_FIELDS = tuple(f.name for f in dataclasses.fields(Settlement) if f.name not in _SPECIAL_FIELDS)
+_PLAIN_FIELDS: Mapping[str, Any] = {
+    name: kind for name, kind in get_type_hints(Settlement).items() if name not in _SPECIAL_FIELDS
+}
 
 
 def _failed_to_document(failed: FailedTry) -> dict[str, Any]:
@@ -220,13 +297,12 @@ def _failed_to_document(failed: FailedTry) -> dict[str, Any]:
 
 def _failed_from_document(document: dict[str, Any]) -> FailedTry:
     """Enough for the `Attempt` row; a replay changes no cooldown."""
-    key_id = UUID(hex=document["key_id"])
+    key_id, detail = UUID(hex=document["key_id"]), _checked(document["detail"], str)
+    upstream_status = _checked(document["status"], int | None)
     return FailedTry(
-        n=document["n"],
-        selection=Selection(key_id, None, "", document["tail"], b"", 0, is_trial=False),
-        failure=Failure(
-            Cause(document["cause"]), 0, "", "", detail=document["detail"], upstream_status=document["status"]
-        ),
-        duration_ms=document["duration_ms"],
-        at=dt.datetime.fromisoformat(document["at"]),
+        n=_checked(document["n"], int),
+        selection=Selection(key_id, None, "", _checked(document["tail"], str), b"", 0, is_trial=False),
+        failure=Failure(Cause(document["cause"]), 0, "", "", detail=detail, upstream_status=upstream_status),
+        duration_ms=_checked(document["duration_ms"], int),
+        at=_moment(document["at"]),
     )

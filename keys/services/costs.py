@@ -31,13 +31,13 @@ from keys.openrouter import NoAnswer, Refused
 from keys.pricing import Price, estimate, priced_names
 from keys.sealing import KEY_COLUMN, KEY_TABLE, Undecryptable, get_vault
 from keys.services.asking import get, open_client
+from keys.steps.settlement import ASKABLE
 
 logger = logging.getLogger("opensvm.costs")
 
 BATCH_ROWS = 200
 LONGEST_RUN_SECONDS = 40.0
 MOST_FAILED_CALLS = 3  # then upstream is left alone until the next run
-IMPROVABLE = (CostSource.UNKNOWN, CostSource.ESTIMATED)
 _CANNOT_ASK = (KeyState.RETIRED, KeyState.INVALID)
 _TOKEN_COLUMNS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 
@@ -98,7 +98,7 @@ def settle_costs(
 
 def _drop_answered(now: dt.datetime) -> None:
     """Inquiries whose row is gone or has a better cost by now."""
-    is_open = Exists(RequestLog.objects.filter(pk=OuterRef("pk"), cost_source__in=IMPROVABLE))
+    is_open = Exists(RequestLog.objects.filter(pk=OuterRef("pk"), cost_source__in=ASKABLE))
     answered = CostInquiry.objects.filter(~is_open, next_at__lte=now)
     if answered.exists():
         with transaction.atomic():
@@ -227,7 +227,7 @@ class _Run:
 
 def _keys_to_ask_with(key_id: UUID | None) -> list[OpenRouterKey]:
     """The key that asked for the answer, if OpenRouter may still take it; then the others of its account."""
-    own = OpenRouterKey.objects.filter(pk=key_id).first()
+    own = OpenRouterKey.objects.filter(pk=key_id).first() if key_id else None
     if own is None:
         return []
     of_account = Q(account=own.account_id) if own.account_id else Q(pk=own.pk)
@@ -246,7 +246,7 @@ def _store(question: Question, cost_nano: int, source: CostSource, tokens: Token
     values: dict[str, Any] = dict(zip(_TOKEN_COLUMNS, _in_order(tokens), strict=True))
     unchanged = dict(zip(_TOKEN_COLUMNS, _in_order(question.tokens), strict=True))
     with transaction.atomic():
-        row = RequestLog.objects.filter(pk=question.request, cost_source__in=IMPROVABLE, **unchanged)
+        row = RequestLog.objects.filter(pk=question.request, cost_source__in=ASKABLE, **unchanged)
         stored = row.update(cost_nano=cost_nano, cost_source=source, recorded_at=now, **values)
         if stored:
             CostInquiry.objects.filter(pk=question.request).delete()

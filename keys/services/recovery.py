@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import DataError, IntegrityError, connection, transaction
 
 from keys.causes import Cause
 from keys.journal import OrphanJournal, take_orphans
 from keys.ledger_items import Caller, Settlement, Tokens
-from keys.models import CostSource, InFlight, Worker
+from keys.models import CostSource, InFlight, RequestLog, Worker
 from keys.steps import settlement
 from keys.steps.cooldowns import free_trial
 from keys.steps.statements import Statements
@@ -27,6 +29,7 @@ from keys.uuid7 import request_id_of
 logger = logging.getLogger("opensvm.recovery")
 
 _ROWS_PER_TRANSACTION = 100
+_POISON = (DataError, IntegrityError, OverflowError, UnicodeError)  # refused for ever, by the database or its driver
 LOST_STATUS = 500
 
 
@@ -68,28 +71,114 @@ def read_beats() -> dict[UUID, int | None]:
     return beats
 
 
+def settle_the_dead(
+    watch: DeathWatch, now: dt.datetime, *, journals: Path | None = None, myself: UUID | None = None
+) -> int:
+    """Settle what dead processes left, by their journals and by their beats; how many requests that were.
+
+    `watch` belongs to the caller and lives as long as its process. Raises what the database raises.
+    """
+    try:
+        settled = recover_journals(journals, now) if journals is not None else 0
+        beats = read_beats()
+        if myself is not None:
+            beats.pop(myself, None)
+        return settled + sum(settle_worker(dead, now) for dead in watch.look(beats, time.monotonic()))
+    except Exception:
+        watch.forget()
+        raise
+
+
+@dataclass(slots=True)
+class Patrol:
+    """`settle_the_dead` for processes without a lane: their threads share one watch, one at a time."""
+
+    watch: DeathWatch
+    journals: Path
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def walk(self, now: dt.datetime) -> int:
+        """How many requests were settled; none while another thread is at it."""
+        if not self._guard.acquire(blocking=False):
+            return 0
+        try:
+            return settle_the_dead(self.watch, now, journals=self.journals)
+        finally:
+            self._guard.release()
+
+
 def recover_journals(folder: Path, now: dt.datetime) -> int:
     """Replay and remove the journals of this machine's dead processes; how many requests were settled."""
-    return sum(_recover_journal(orphan, now) for orphan in take_orphans(folder))
+    settled = 0
+    for orphan in take_orphans(folder):
+        try:
+            settled += _recover_journal(orphan, now)
+        except OSError as exc:
+            extra = {"event": "recovery.journal_unreadable", "journal": orphan.path.name}
+            logger.error(f"could not read the journal of a dead process: {exc}", extra=extra)
+    return settled
 
 
 def _recover_journal(orphan: OrphanJournal, now: dt.datetime) -> int:
     content = orphan.read()
-    replay(list(content.settlements.values()), now)
+    refused = replay(list(content.settlements.values()), now)
     settled = len(content.settlements) + settle_worker(orphan.worker, now, generations=content.generations)
-    orphan.discard()
-    return settled
+    _note_generations(content.generations, now)
+    if refused:
+        extra = {"event": "recovery.refused", "settlements": len(refused), "journal": str(orphan.set_aside())}
+        logger.error("database refuses what a journal holds: it was set aside", extra=extra)
+    else:
+        orphan.discard()
+    return settled - len(refused)
 
 
-def replay(settlements: Sequence[Settlement], now: dt.datetime) -> None:
-    """Settle what a journal holds. What the database has already is only improved."""
+def replay(settlements: Sequence[Settlement], now: dt.datetime) -> list[Settlement]:
+    """Settle what a journal holds; answers what the database refuses. What the ledger has already is only improved."""
+    refused = []
     for start in range(0, len(settlements), _ROWS_PER_TRANSACTION):
-        _settle(settlements[start : start + _ROWS_PER_TRANSACTION], now)
+        refused += _settle_what_can_be(settlements[start : start + _ROWS_PER_TRANSACTION], now)
     if settlements:
         logger.warning(
             "replayed settlements of a dead process",
-            extra={"event": "recovery.replayed", "settlements": len(settlements)},
+            extra={"event": "recovery.replayed", "settlements": len(settlements) - len(refused)},
         )
+    return refused
+
+
+def _settle_what_can_be(items: Sequence[Settlement], now: dt.datetime) -> list[Settlement]:
+    """One poison row must not hold up the others. Answers those that can't be stored even without their texts."""
+    try:
+        _settle(items, now)
+    except _POISON:
+        if len(items) == 1:
+            return [] if _settle_emptied(items[0], now) else list(items)
+        middle = len(items) // 2
+        return _settle_what_can_be(items[:middle], now) + _settle_what_can_be(items[middle:], now)
+    return []
+
+
+def _settle_emptied(item: Settlement, now: dt.datetime) -> bool:
+    logger.error("database refuses a row of a journal", extra={"event": "ledger.poison", "request": str(item.id)})
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            sql = Statements(connection, cursor)
+            sql.lock_pool()
+            free_trial(item.id)
+            settlement.settle_emptied(item, sql=sql, now=now)
+    except _POISON:
+        return False
+    return True
+
+
+def _note_generations(generations: Mapping[UUID, str], now: dt.datetime) -> None:
+    """For requests that someone else settled who could not know: by the beat, or on another machine."""
+    requests = list(generations)
+    for start in range(0, len(requests), _ROWS_PER_TRANSACTION):
+        some = requests[start : start + _ROWS_PER_TRANSACTION]
+        rows = RequestLog.objects.filter(pk__in=some, generation_id="", cost_source__in=settlement.ASKABLE)
+        with transaction.atomic():
+            for request in rows.order_by("pk").values_list("pk", flat=True):
+                settlement.note_generation(request, generations[request], now)
 
 
 def settle_worker(worker: UUID, now: dt.datetime, *, generations: Mapping[UUID, str] | None = None) -> int:

@@ -15,13 +15,14 @@ from typing import Any
 from uuid import UUID
 
 from keys.causes import Cause
-from keys.ledger_items import Admit, Caller, FailedTry, NoKey, Settlement, Tokens
-from keys.models import CostSource, RequestLog
+from keys.ledger_items import Admit, Admitted, Caller, FailedTry, NoKey, Settlement, Tokens
+from keys.models import CostInquiry, CostSource, RequestLog
 from keys.steps.clean import clean_text
 from keys.steps.statements import Statements
 
 logger = logging.getLogger("opensvm.ledger")
 
+ASKABLE = (CostSource.UNKNOWN, CostSource.ESTIMATED)  # GET /generation may know better
 _COST_RANK = {source: rank for rank, source in enumerate(CostSource.values)}
 
 
@@ -42,7 +43,8 @@ def settle(items: Sequence[Settlement], *, sql: Statements, now: dt.datetime) ->
             fresh[item.id] = item
             if item.id not in in_flight:
                 orphans.append(item.id)
-    sql.insert_ledger([ledger_row(item, sql, now) for item in fresh.values()])
+    if sql.insert_ledger([ledger_row(item, sql, now) for item in fresh.values()]) < len(fresh):
+        repeats = [*fresh.values(), *repeats]  # some were in flight again after they had been settled as lost
     write_attempts([(item.id, failed) for item in items for failed in item.failures], sql)
     for item in repeats:  # after the rows that they improve
         improve(item, now)
@@ -58,6 +60,9 @@ def improve(item: Settlement, now: dt.datetime) -> bool:
     """
     worse = [source for source, rank in _COST_RANK.items() if rank < _COST_RANK[item.cost_source]]
     row = RequestLog.objects.filter(pk=item.id)
+    is_better = row.filter(cost_source__in=worse).update(
+        cost_nano=item.cost_nano, cost_source=item.cost_source, recorded_at=now, **_token_columns(item)
+    )
     is_recovered = item.cause != Cause.INTERRUPTED and row.filter(cause=Cause.INTERRUPTED).update(
         status=item.status,
         error_type=item.error_type,
@@ -72,18 +77,38 @@ def improve(item: Settlement, now: dt.datetime) -> bool:
         session_id=clean_text(item.caller.session_id, 256),
         recorded_at=now,
     )
-    is_better = row.filter(cost_source__in=worse).update(
-        cost_nano=item.cost_nano,
-        cost_source=item.cost_source,
-        input_tokens=item.tokens.input,
-        output_tokens=item.tokens.output,
-        cache_read_tokens=item.tokens.cache_read,
-        cache_write_tokens=item.tokens.cache_write,
-        recorded_at=now,
-    )
+    if is_recovered and row.filter(cost_source__in=ASKABLE).update(**_token_columns(item)):
+        _ask_again(item.id, now)
     if item.generation_id:
-        row.filter(generation_id="").update(generation_id=clean_text(item.generation_id, 100))
+        note_generation(item.id, item.generation_id, now)
     return bool(is_recovered or is_better)
+
+
+def note_generation(request_id: UUID, generation_id: str, now: dt.datetime) -> bool:
+    """Where the cost of a settled request can be asked for, if the row does not know yet."""
+    noted = RequestLog.objects.filter(pk=request_id, generation_id="").update(
+        generation_id=clean_text(generation_id, 100)
+    )
+    if noted:
+        _ask_again(request_id, now)
+    return bool(noted)
+
+
+def _ask_again(request_id: UUID, now: dt.datetime) -> None:
+    """An estimate was made knowing less. A row of unknown cost is asked about anyway."""
+    if RequestLog.objects.filter(pk=request_id, cost_source=CostSource.ESTIMATED).exists():
+        CostInquiry.objects.bulk_create(
+            [CostInquiry(request_id=request_id, since=now, next_at=now)], ignore_conflicts=True
+        )
+
+
+def _token_columns(item: Settlement) -> dict[str, int]:
+    return {
+        "input_tokens": item.tokens.input,
+        "output_tokens": item.tokens.output,
+        "cache_read_tokens": item.tokens.cache_read,
+        "cache_write_tokens": item.tokens.cache_write,
+    }
 
 
 def write_attempts(failures: Iterable[tuple[UUID, FailedTry]], sql: Statements) -> None:
@@ -136,6 +161,12 @@ def ledger_row(item: Settlement, sql: Statements, now: dt.datetime, *, is_flagge
     )
 
 
+def settle_emptied(item: Settlement, *, sql: Statements, now: dt.datetime) -> None:
+    """For a row that the database refuses. It is flagged."""
+    sql.insert_ledger([ledger_row(emptied(item), sql, now, is_flagged=True)])
+    sql.delete_in_flight([item.id])
+
+
 def emptied(item: Settlement) -> Settlement:
     """A row that the database refuses, without its strangers' texts. Its money, key and client stay."""
     return dataclasses.replace(
@@ -148,16 +179,47 @@ def settlement_without_key(
 ) -> Settlement:
     """The row of a request that found no key free: nothing was asked upstream, so nothing was billed."""
     assert shortage.client_id is not None
+    return _never_asked(
+        item,
+        client_id=shortage.client_id,
+        status=status,
+        error_type=error_type,
+        cause=Cause.NO_KEY,
+        now=now,
+    )
+
+
+def settlement_taken_back(item: Admit, admitted: Admitted, *, now: dt.datetime) -> Settlement:
+    """The row of a request that was admitted too late: its client had been refused by then."""
+    row = _never_asked(
+        item,
+        client_id=admitted.client_id,
+        status=529,
+        error_type="overloaded_error",
+        cause=Cause.INTERRUPTED,
+        now=now,
+    )
+    return dataclasses.replace(
+        row,
+        key_id=admitted.selection.key_id,
+        model_sent=admitted.model_sent,
+        holds_trial=admitted.selection.is_trial,
+    )
+
+
+def _never_asked(
+    item: Admit, *, client_id: UUID, status: int, error_type: str, cause: Cause, now: dt.datetime
+) -> Settlement:
     return Settlement(
         id=item.id,
         request_id=item.request_id,
-        client_id=shortage.client_id,
+        client_id=client_id,
         key_id=None,
         model_asked=item.model_asked,
         model_sent="",
         status=status,
         error_type=error_type,
-        cause="no_key",
+        cause=cause.value,
         attempts=0,
         stream=item.stream,
         tokens=Tokens(),

@@ -174,12 +174,16 @@ class Statements:
         )
 
     # -- ledger ------------------------------------------------------------------------------------------------------
-    def insert_ledger(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """rows: values of the ledger's columns in the order of `_LEDGER_COLUMNS`."""
+    def insert_ledger(self, rows: Sequence[tuple[Any, ...]]) -> int:
+        """rows: values of the ledger's columns in the order of `_LEDGER_COLUMNS`. Answers how many were new."""
+        if not rows:
+            return 0
         self._cursor.executemany(
-            f"INSERT INTO keys_requestlog ({_LEDGER_COLUMNS}) VALUES ({_marks(_LEDGER_WIDTH)})",
+            f"INSERT INTO keys_requestlog ({_LEDGER_COLUMNS}) VALUES ({_marks(_LEDGER_WIDTH)}) "
+            "ON CONFLICT (id) DO NOTHING",
             rows,
         )
+        return int(self._cursor.rowcount)
 
     def insert_attempts(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """rows: (request, n, key, status, cause, detail, duration_ms, created_at)"""
