@@ -204,18 +204,21 @@ def test_two_lanes_give_a_trial_to_one_request(digest: str) -> None:
     assert Cooldown.objects.get().trial == trial
 
 
-def test_two_lanes_settle_one_request_once(digest: str) -> None:
+@pytest.mark.parametrize("is_orphan", [False, True], ids=["in flight", "not in flight"])
+def test_two_lanes_settle_one_request_once(digest: str, is_orphan: bool) -> None:
     add_keys("alpha")
-    rows = settlements(digest, 20)
+    rows = settlements(digest, 40)
+    if is_orphan:
+        InFlight.objects.all().delete()
     lanes = two_lanes()
 
     async def settle_twice() -> list[Any]:
         twice = [lane.submit(row) for row in rows for lane in lanes]
         return await asyncio.gather(*twice, return_exceptions=True)
 
-    assert asyncio.run(settle_twice()) == [None] * 40
+    assert asyncio.run(settle_twice()) == [None] * 80
     assert [lane.stop() for lane in lanes] == [True, True]
-    assert RequestLog.objects.count() == 20
+    assert RequestLog.objects.count() == 40
     assert not RequestLog.objects.filter(flagged=True).exists()
 
 
