@@ -2,6 +2,8 @@
 
 It takes what waits, runs it as one transaction, and takes the next: at rest a batch is one request, under load it is
 fifty. There are no timers. `proxy` awaits `submit`; the thread answers through the event loop it was asked from.
+
+While the database is away or hangs, new work is refused at once and settlements wait until it is back.
 """
 
 from __future__ import annotations
@@ -12,16 +14,17 @@ import datetime as dt
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from django.db import DataError, Error, IntegrityError, InterfaceError, OperationalError, connection, transaction
+from django.db import Error, connection, connections, transaction
 from django.utils import timezone
 
+from keys.database_trouble import HANGS, is_conflict, is_outage, one_line, words_for
 from keys.heartbeat import Heartbeat
 from keys.journal import Journal
-from keys.ledger_items import Admit, LaneItem, LaneResult, PassTrial, Settlement, Switch
+from keys.lane_queue import LaneQueue, Waiting
+from keys.lane_watch import LaneWatch, Patience, break_off
+from keys.ledger_items import Admit, Admitted, LaneItem, LaneResult, Settlement
 from keys.steps import settlement
 from keys.steps.batch import Batch, BatchRules
 from keys.steps.statements import Statements
@@ -32,7 +35,7 @@ MAX_BATCH = 256
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 _MOST_CONFLICTS = 10
-_CONFLICT_STATES = frozenset({"40001", "40P01"})  # PostgreSQL: serialization failure, deadlock
+_BUSY_MS = 500  # SQLite: our own processes queue on the lock file; so long another program's lock is waited for
 
 
 class LaneFull(Exception):
@@ -40,26 +43,11 @@ class LaneFull(Exception):
 
 
 class DatabaseAway(Exception):
-    """The database does not answer."""
+    """The database does not answer, or does not take what is written."""
 
 
 class LaneStopped(Exception):
     """The process is shutting down."""
-
-
-@dataclass(slots=True)
-class Waiting:
-    """An item and the future that its sender awaits."""
-
-    item: LaneItem
-    future: asyncio.Future[LaneResult]
-    loop: asyncio.AbstractEventLoop
-    outcome: LaneResult | BaseException = None
-
-    @property
-    def must_survive(self) -> bool:
-        """Settlements wait until the database is back; everything else is refused while it is away."""
-        return isinstance(self.item, Settlement)
 
 
 class Lane:
@@ -73,96 +61,158 @@ class Lane:
         clock: Callable[[], dt.datetime] = timezone.now,
         heartbeat: Heartbeat | None = None,
         journal: Journal | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self._rules = rules
         self._heartbeat = heartbeat
         self._journal = journal
         self._clock = clock
         self._max_queue = max_queue
-        self._urgent: deque[Waiting] = deque()  # settlements, passed trials and switches: work that was begun
-        self._new: deque[Waiting] = deque()
-        self._wake = threading.Condition()
-        self._stopping = False
+        self._patience = patience or Patience()
+        self._queue = LaneQueue(MAX_BATCH)
         self._pause_seconds = 0.0
+        self._trouble = ""
+        self._watch = LaneWatch(self._look)
+        self._database = connection
+        self._tuned: object = None
         self._thread = threading.Thread(target=self._work, name="lane", daemon=True)
 
     # -- asked from the event loop -----------------------------------------------------------------------------------
     def start(self) -> None:
         self._thread.start()
+        self._watch.start()
 
     def stop(self, timeout_seconds: float = 30.0) -> bool:
         """Run what waits, then end. Answers whether everything was written in time."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
+        self._queue.close()
         self._thread.join(timeout_seconds)
+        self._watch.stop()
         return not self._thread.is_alive()
 
     @property
     def is_away(self) -> bool:
-        """The database did not take the last batch."""
+        """The database did not take the last batch, or has not taken the one that runs for too long."""
+        return self._is_failing or self._is_stalled
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the database, in words for everybody; empty when it is well."""
+        if self._is_failing:
+            return self._trouble
+        return HANGS if self._is_stalled else ""
+
+    @property
+    def _is_failing(self) -> bool:
         return self._pause_seconds > 0
 
-    async def submit(self, item: LaneItem) -> LaneResult:
-        """Wait until `item` is committed. Raises `LaneFull`, `DatabaseAway` or `LaneStopped` if it was not."""
-        loop = asyncio.get_running_loop()
-        waiting = Waiting(item, loop.create_future(), loop)
-        with self._wake:
-            self._refuse_or_queue(waiting)
-            self._wake.notify()
-        return await waiting.future
+    @property
+    def _is_stalled(self) -> bool:
+        return self._watch.busy_seconds > self._patience.admit_seconds
 
-    def _refuse_or_queue(self, waiting: Waiting) -> None:
-        if not isinstance(waiting.item, Admit):
-            self._urgent.append(waiting)
-            return
-        if self._stopping:
+    async def submit(self, item: LaneItem) -> LaneResult:
+        """Wait until `item` is committed. Raises `LaneFull`, `DatabaseAway` or `LaneStopped` if it was not.
+
+        An admission is answered within about a second, whatever the database does; should it be committed later, it
+        is taken back. A settlement waits for as long as it takes.
+        """
+        self._refuse_or_pass(item)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[LaneResult] = loop.create_future()
+        waiting = Waiting(item, loop, future)
+        if not self._queue.put(waiting):
+            raise LaneStopped
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._queue.leave(waiting):
+                self._take_back(waiting)
+            raise
+
+    def _refuse_or_pass(self, item: LaneItem) -> None:
+        if isinstance(item, Admit):
+            self._refuse_or_admit()
+        elif self._is_failing and not isinstance(item, Settlement):
+            raise DatabaseAway(self._trouble)
+
+    def _refuse_or_admit(self) -> None:
+        if self._queue.is_closed:
             raise LaneStopped
         if self.is_away:
-            raise DatabaseAway
-        if len(self._new) >= self._max_queue or (self._journal is not None and self._journal.is_full):
+            raise DatabaseAway(self.trouble)
+        if self._queue.new_count >= self._max_queue or (self._journal is not None and self._journal.is_full):
             raise LaneFull
-        self._new.append(waiting)
 
-    # -- the thread --------------------------------------------------------------------------------------------------
+    def _take_back(self, waiting: Waiting) -> None:
+        """Settle an admission whose sender has gone: nothing was asked upstream."""
+        if isinstance(waiting.item, Admit) and isinstance(waiting.outcome, Admitted):
+            item = settlement.settlement_taken_back(waiting.item, waiting.outcome, now=self._clock())
+            self._queue.put(Waiting(item, waiting.loop, None))
+
+    # -- the watch's thread ------------------------------------------------------------------------------------------
+    def _look(self, busy_seconds: float) -> None:
+        """The lane's thread has been at the database for so long."""
+        late = self._queue.abandon(lambda waiting: self._is_late(waiting, busy_seconds), DatabaseAway(HANGS))
+        if late:
+            logger.error(
+                f"database has not answered for {busy_seconds:.1f} s; refusing new work until it does",
+                extra={"event": "database.stalled", "refused": late, "seconds": round(busy_seconds, 1)},
+            )
+        if busy_seconds > self._patience.hang_seconds and break_off(self._database):
+            logger.error(
+                f"gave up a database connection after {busy_seconds:.0f} s without an answer",
+                extra={"event": "database.hung", "seconds": round(busy_seconds, 1)},
+            )
+
+    def _is_late(self, waiting: Waiting, busy_seconds: float) -> bool:
+        seconds = self._patience.admit_seconds if waiting.is_new else self._patience.step_seconds
+        return busy_seconds > seconds and not waiting.must_survive
+
+    # -- the lane's thread -------------------------------------------------------------------------------------------
     def _work(self) -> None:
+        self._database = connections[connection.alias]
         try:
             self._beat()
-            while (batch := self._take()) is not None:
-                if batch:
-                    self._run(batch)
-                    self._answer(batch)
-                elif self.is_away:
-                    self._probe()
+            while (batch := self._queue.take(self._idle_seconds)) is not None:
+                self._step(batch)
                 self._beat()
             self._end()
         finally:
+            self._queue.end(LaneStopped())
             connection.close()
 
-    def _take(self) -> list[Waiting] | None:
-        """What waits, settlements first. Empty: nothing does, but it is time to look around. None: it has stopped."""
-        with self._wake:
-            if not self._urgent and not self._new:
-                if self._stopping:
-                    return None
-                self._wake.wait(self._idle_seconds())
-            batch = [self._urgent.popleft() for _ in range(min(len(self._urgent), MAX_BATCH))]
-            batch += [self._new.popleft() for _ in range(min(len(self._new), MAX_BATCH - len(batch)))]
-        return sorted(batch, key=lambda waiting: _PRIORITY[type(waiting.item)])
+    def _step(self, batch: Sequence[Waiting]) -> None:
+        """Never raises: a lane that has ended would be a process that only looks alive."""
+        try:
+            if batch:
+                self._run(batch)
+            elif self._is_failing:
+                self._probe()
+        except Exception as exc:
+            logger.exception("lane failed", extra={"event": "lane.failed", "waiting": len(batch)})
+            self._note_outage(exc, len(batch))
+            for waiting in batch:
+                waiting.outcome = waiting.outcome or exc
+        self._answer(batch)
 
     def _idle_seconds(self) -> float | None:
-        if self.is_away:
+        if self._is_failing:
             return self._pause_seconds
         return self._heartbeat.due_in_seconds() if self._heartbeat is not None else None
 
     def _beat(self) -> None:
-        if self._heartbeat is None or self.is_away or self._heartbeat.due_in_seconds() > 0:
+        if self._heartbeat is None or self._is_failing or self._heartbeat.due_in_seconds() > 0:
             return
         try:
-            self._heartbeat.beat()
+            with self._watch.working():
+                self._tune()
+                self._heartbeat.beat()
         except Error as exc:
             connection.close()
-            logger.warning(f"missed a beat: {_one_line(exc)}", extra={"event": "worker.missed_beat"})
+            logger.warning(f"missed a beat: {one_line(exc)}", extra={"event": "worker.missed_beat"})
+            if is_outage(exc) and not is_conflict(exc):
+                self._note_outage(exc, 0)
+        except Exception:
+            logger.exception("missed a beat", extra={"event": "worker.missed_beat"})
 
     def _end(self) -> None:
         if self._heartbeat is not None:
@@ -175,20 +225,22 @@ class Lane:
         tries = 0
         while waiting:
             try:
-                self._commit(waiting)
-            except (OperationalError, InterfaceError) as exc:
+                with self._watch.working():
+                    self._commit(waiting)
+            except Exception as exc:
+                if not is_outage(exc):
+                    self._bisect(waiting, exc)
+                    return
                 tries += 1
                 connection.close()
-                if tries > (_MOST_CONFLICTS if _is_conflict(exc) else 1):
+                if tries > (_MOST_CONFLICTS if is_conflict(exc) else 1):
                     waiting = self._refuse_while_away(waiting, exc)
-            except Exception as exc:
-                self._bisect(waiting, exc)
-                return
             else:
                 self._note_return()
                 return
 
     def _commit(self, waiting: Sequence[Waiting]) -> None:
+        self._tune()
         self._set_durability(any(w.must_survive for w in waiting))
         results = Batch([w.item for w in waiting], self._rules, self._clock()).run()
         for w, result in zip(waiting, results, strict=True):
@@ -196,101 +248,97 @@ class Lane:
         if self._journal is not None:
             self._journal.forget(w.item.id for w in waiting if w.must_survive)
 
+    def _tune(self) -> None:
+        """Once for each connection: another program's lock on SQLite is noticed in time to say so."""
+        if connection.vendor != "sqlite" or (self._tuned is not None and connection.connection is self._tuned):
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+        self._tuned = connection.connection
+
     def _set_durability(self, waits_for_disk: bool) -> None:
         """A batch that settles nothing need not wait for the disk: after a power cut its settlements insert."""
         if connection.vendor == "sqlite":
             with connection.cursor() as cursor:
                 cursor.execute(f"PRAGMA synchronous={'FULL' if waits_for_disk else 'NORMAL'}")
 
-    def _refuse_while_away(self, waiting: Sequence[Waiting], exc: Error) -> list[Waiting]:
-        """Refuse what can be refused, pause, and answer the settlements that are to be tried again."""
-        if not self.is_away:
-            logger.error(
-                f"database does not take the ledger: {_one_line(exc)}; trying again until it does",
-                extra={"event": "database.away", "waiting": len(waiting)},
-            )
-        self._pause_seconds = min(max(self._pause_seconds * 2, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
-        with self._wake:
-            refused = [w for w in waiting if not w.must_survive] + list(self._new)
-            self._new.clear()
-        for w in refused:
-            w.outcome = DatabaseAway(_one_line(exc))
-        self._answer(refused)
+    def _refuse_while_away(self, waiting: Sequence[Waiting], exc: Exception) -> list[Waiting]:
+        """Refuse what can be refused, and pause; answers the settlements that are to be tried again."""
+        self._note_outage(exc, len(waiting))
+        refused = [w for w in waiting if not w.must_survive] + self._queue.take_refusable()
         kept = [w for w in waiting if w.must_survive]
+        if self._queue.is_closed:
+            refused, kept = [*refused, *kept], []  # their senders put them into the journal
+        for w in refused:
+            w.outcome = DatabaseAway(one_line(exc))
+        self._answer(refused)
         if kept:
             time.sleep(self._pause_seconds)
         return kept
 
+    def _note_outage(self, exc: Exception, waiting: int) -> None:
+        self._trouble = words_for(exc)
+        if not self._is_failing:
+            logger.error(
+                f"database does not take the ledger: {one_line(exc)}; trying again until it does",
+                extra={"event": "database.away", "waiting": waiting},
+            )
+        self._pause_seconds = min(max(self._pause_seconds * 2, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+
     def _probe(self) -> None:
-        """With nothing to write, the outage ends when the lock of admission can be had."""
+        """With nothing to write, the outage ends when the lock of admission can be had and written."""
         try:
-            with transaction.atomic(), connection.cursor() as cursor:
-                Statements(connection, cursor).lock_pool()
-        except (OperationalError, InterfaceError):
+            with self._watch.working():
+                self._tune()
+                with transaction.atomic(), connection.cursor() as cursor:
+                    sql = Statements(connection, cursor)
+                    sql.save_turn(sql.lock_pool())
+        except Error as exc:
             connection.close()
+            self._note_outage(exc, 0)
         else:
             self._note_return()
 
     def _note_return(self) -> None:
-        if self.is_away:
+        if self._is_failing:
             logger.warning("database takes the ledger again", extra={"event": "database.back"})
         self._pause_seconds = 0.0
 
     def _bisect(self, waiting: Sequence[Waiting], exc: Exception) -> None:
         """The database refuses what a batch holds: find the poison item, commit the others."""
         if len(waiting) == 1:
-            waiting[0].outcome = self._store_poison(waiting[0].item, exc)
+            self._store_poison(waiting[0], exc)
             return
         middle = len(waiting) // 2
         self._run(waiting[:middle])
         self._run(waiting[middle:])
 
-    def _store_poison(self, item: LaneItem, exc: Exception) -> BaseException | None:
+    def _store_poison(self, waiting: Waiting, exc: Exception) -> None:
         """A ledger row is stored with its texts emptied and flagged; anything else fails alone."""
+        item = waiting.item
         logger.error(
-            f"database refuses a row: {_one_line(exc)}",
+            f"database refuses a row: {one_line(exc)}",
             extra={"event": "ledger.poison", "item": type(item).__name__, "request": str(item.id)},
             exc_info=exc,
         )
-        if not isinstance(item, Settlement):
-            return exc
-        try:
-            with transaction.atomic(), connection.cursor() as cursor:
-                sql = Statements(connection, cursor)
-                sql.insert_ledger(
-                    [settlement.ledger_row(settlement.emptied(item), sql, self._clock(), is_flagged=True)]
-                )
-                sql.delete_in_flight([item.id])
-        except (DataError, IntegrityError, OperationalError, InterfaceError) as again:
-            return again
-        return None
+        waiting.outcome = exc
+        while isinstance(item, Settlement) and isinstance(waiting.outcome, Exception):
+            try:
+                with self._watch.working():
+                    self._insert_emptied(item)
+                waiting.outcome = None
+            except Exception as again:
+                connection.close()
+                waiting.outcome = again
+                if not is_outage(again) or not self._refuse_while_away([waiting], again):
+                    return
+
+    def _insert_emptied(self, item: Settlement) -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            sql = Statements(connection, cursor)
+            sql.insert_ledger([settlement.ledger_row(settlement.emptied(item), sql, self._clock(), is_flagged=True)])
+            sql.delete_in_flight([item.id])
 
     def _answer(self, batch: Sequence[Waiting]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[Waiting]] = {}
-        for waiting in batch:
-            by_loop.setdefault(waiting.loop, []).append(waiting)
-        for loop, answered in by_loop.items():
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_resolve, answered)
-
-
-_PRIORITY: dict[type, int] = {Settlement: 0, PassTrial: 1, Switch: 2, Admit: 3}
-
-
-def _resolve(answered: Sequence[Waiting]) -> None:
-    for waiting in answered:
-        if waiting.future.done():
-            continue  # its sender was cancelled; the row is committed all the same
-        if isinstance(waiting.outcome, BaseException):
-            waiting.future.set_exception(waiting.outcome)
-        else:
-            waiting.future.set_result(waiting.outcome)
-
-
-def _is_conflict(exc: Error) -> bool:
-    """Another transaction was in the way: the database is well, the batch runs again."""
-    return getattr(exc.__cause__, "sqlstate", None) in _CONFLICT_STATES
-
-
-def _one_line(exc: BaseException) -> str:
-    return " ".join(str(exc).split()) or type(exc).__name__
+        for waiting in self._queue.answer(batch):
+            self._take_back(waiting)

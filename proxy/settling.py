@@ -16,14 +16,25 @@ _SECONDS_WHILE_AWAY = 0.2  # the database is known to be away: no use in waiting
 
 
 async def settle(settlement: Settlement, service: Service) -> bool:
-    """Whether the row is durable: in the ledger, or in the journal when the database takes too long."""
+    """Whether the row is durable: in the ledger, or in the journal when the database takes too long.
+
+    When neither can be written, the database has as long as it usually has.
+    """
     lane, seconds = service.lane, service.rules.settle_seconds
     committed = service.spawn(lane.submit(settlement), "settle")
-    await asyncio.wait({committed}, timeout=min(seconds, _SECONDS_WHILE_AWAY) if lane.is_away else seconds)
-    if committed.done():
-        committed.result()
+    first = min(seconds, _SECONDS_WHILE_AWAY) if lane.is_away else seconds
+    if await _is_committed(committed, first) or await _write_to_journal(settlement, service, committed):
         return True
-    return await _write_to_journal(settlement, service, committed)
+    return await _is_committed(committed, seconds - first)
+
+
+async def _is_committed(committed: asyncio.Task[Any], seconds: float) -> bool:
+    await asyncio.wait({committed}, timeout=max(seconds, 0.0))
+    return _has_succeeded(committed)
+
+
+def _has_succeeded(task: asyncio.Task[Any]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
 
 
 async def _write_to_journal(settlement: Settlement, service: Service, committed: asyncio.Task[Any]) -> bool:
@@ -38,7 +49,7 @@ async def _write_to_journal(settlement: Settlement, service: Service, committed:
             "journal can't be written", extra={"event": "journal.failed", "request": settlement.request_id}
         )
         return False
-    committed.add_done_callback(lambda task: None if task.exception() else journal.forget([settlement.id]))
+    committed.add_done_callback(lambda task: journal.forget([settlement.id]) if _has_succeeded(task) else None)
     logger.warning(
         "settlement went to the journal: the database does not take it",
         extra={"event": "ledger.journaled", "request": settlement.request_id},

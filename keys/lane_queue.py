@@ -1,0 +1,146 @@
+"""What waits for the lane, and how its senders are told: the meeting of the event loops and the lane's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from keys.ledger_items import Admit, LaneItem, LaneResult, PassTrial, Settlement, Switch
+
+_PRIORITY: dict[type, int] = {Settlement: 0, PassTrial: 1, Switch: 2, Admit: 3}
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """An item and the future that its sender awaits; None: nobody does."""
+
+    item: LaneItem
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[LaneResult] | None
+    outcome: LaneResult | BaseException = None
+    is_answered: bool = False
+    is_abandoned: bool = False  # its sender has been told that it failed, whatever becomes of it
+
+    @property
+    def is_new(self) -> bool:
+        """Work that was not begun yet."""
+        return isinstance(self.item, Admit)
+
+    @property
+    def must_survive(self) -> bool:
+        """Settlements wait until the database is back; everything else is refused while it is away."""
+        return isinstance(self.item, Settlement)
+
+
+class LaneQueue:
+    """Settlements, passed trials and switches go before new work. Its methods may be called from any thread."""
+
+    def __init__(self, max_batch: int) -> None:
+        self._max_batch = max_batch
+        self._urgent: deque[Waiting] = deque()
+        self._new: deque[Waiting] = deque()
+        self._running: Sequence[Waiting] = ()
+        self._changed = threading.Condition()
+        self.is_closed = False  # nothing new is taken; what waits is still run
+        self.has_ended = False  # nothing is run any more
+
+    @property
+    def new_count(self) -> int:
+        return len(self._new)
+
+    def put(self, waiting: Waiting) -> bool:
+        """False: the lane has ended."""
+        with self._changed:
+            if not self.has_ended:
+                (self._new if waiting.is_new else self._urgent).append(waiting)
+                self._changed.notify()
+            return not self.has_ended
+
+    def take(self, idle_seconds: Callable[[], float | None]) -> list[Waiting] | None:
+        """What waits, settlements first. Empty: nothing does, but it is time to look around. None: it is closed."""
+        with self._changed:
+            if not self._urgent and not self._new:
+                if self.is_closed:
+                    return None
+                self._changed.wait(idle_seconds())
+            batch = [self._urgent.popleft() for _ in range(min(len(self._urgent), self._max_batch))]
+            batch += [self._new.popleft() for _ in range(min(len(self._new), self._max_batch - len(batch)))]
+            batch = [waiting for waiting in batch if not waiting.is_abandoned]
+            self._running = batch
+        return sorted(batch, key=lambda waiting: _PRIORITY[type(waiting.item)])
+
+    def take_refusable(self) -> list[Waiting]:
+        """All that waits and need not survive an outage."""
+        with self._changed:
+            refusable = [waiting for waiting in (*self._urgent, *self._new) if not waiting.must_survive]
+            self._new.clear()
+            self._urgent = deque(waiting for waiting in self._urgent if waiting.must_survive)
+        return refusable
+
+    def abandon(self, is_late: Callable[[Waiting], bool], exc: Exception) -> int:
+        """Fail what is late, waiting or running; how many that are. What comes of it is told by `answer`."""
+        with self._changed:
+            everything = (*self._running, *self._urgent, *self._new)
+            late = [w for w in everything if not w.is_answered and not w.is_abandoned and is_late(w)]
+            for waiting in late:
+                waiting.is_abandoned = True
+        _fail(late, exc)
+        return len(late)
+
+    def leave(self, waiting: Waiting) -> bool:
+        """Its sender does not wait any more; whether it had its outcome by then."""
+        with self._changed:
+            waiting.is_abandoned = True
+            return waiting.is_answered
+
+    def answer(self, batch: Sequence[Waiting]) -> list[Waiting]:
+        """Tell the senders. Answers those of `batch` that were abandoned while it ran."""
+        with self._changed:
+            self._running = ()
+            for waiting in batch:
+                waiting.is_answered = True
+            abandoned = [waiting for waiting in batch if waiting.is_abandoned]
+        by_loop: dict[asyncio.AbstractEventLoop, list[Waiting]] = {}
+        for waiting in batch:
+            if waiting.future is not None and not waiting.is_abandoned:
+                by_loop.setdefault(waiting.loop, []).append(waiting)
+        for loop, answered in by_loop.items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_resolve, answered)
+        return abandoned
+
+    def close(self) -> None:
+        with self._changed:
+            self.is_closed = True
+            self._changed.notify()
+
+    def end(self, exc: Exception) -> None:
+        """Nothing will be run any more: fail what is left."""
+        with self._changed:
+            self.is_closed = self.has_ended = True
+            left = [*self._urgent, *self._new]
+        _fail(left, exc)
+
+
+def _resolve(answered: Sequence[Waiting]) -> None:
+    for waiting in answered:
+        if waiting.future is None or waiting.future.done():
+            continue  # its sender was cancelled; the row is committed all the same
+        if isinstance(waiting.outcome, BaseException):
+            waiting.future.set_exception(waiting.outcome)
+        else:
+            waiting.future.set_result(waiting.outcome)
+
+
+def _fail(refused: Iterable[Waiting], exc: Exception) -> None:
+    for waiting in refused:
+        if waiting.future is not None and not waiting.loop.is_closed():
+            waiting.loop.call_soon_threadsafe(_set_exception, waiting.future, exc)
+
+
+def _set_exception(future: asyncio.Future[LaneResult], exc: Exception) -> None:
+    if not future.done():
+        future.set_exception(exc)
