@@ -25,6 +25,7 @@ django.setup(set_prefix=False)
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402 - Django must be set up first
 
 from keys.uuid7 import new_request_uuid, request_id_of  # noqa: E402
+from opensvm import health  # noqa: E402
 from opensvm.edge import check_framing, trusted_scope, with_host  # noqa: E402
 from opensvm.wiring import build_service  # noqa: E402
 from proxy.errors import Refusal, error_body, refusal_headers  # noqa: E402
@@ -38,6 +39,7 @@ DATA_PLANE_PREFIX = "/v1/"
 _PROBES = frozenset({"/healthz", "/readyz"})  # asked for by address, so their Host is none of ours
 _PR_SET_PDEATHSIG = 1
 _LANE_STOP_SECONDS = 10.0
+_JOURNAL_SECONDS = 2.0  # what the ledger did not take in time goes to the journal
 
 
 class Application:
@@ -69,7 +71,8 @@ class Application:
             await self._data_plane(scope, receive, send)
         else:
             if scope["path"] in _PROBES:
-                scope = with_host(scope, settings.ALLOWED_HOSTS[0])
+                trouble = self.service.lane.trouble if self.service is not None else ""
+                scope = {**with_host(scope, settings.ALLOWED_HOSTS[0]), health.TROUBLE: trouble}
             await self._django(scope, receive, _stamped(send))  # type: ignore[arg-type]
 
     # -- the life of the process -------------------------------------------------------------------------------------
@@ -106,7 +109,7 @@ class Application:
         if service is None:
             return
         await self.drain(0.0)
-        await service.wait_for_calls(settings.SETTLE_TIMEOUT_SECONDS)
+        await service.wait_for_calls(settings.SETTLE_TIMEOUT_SECONDS + _JOURNAL_SECONDS)
         await asyncio.to_thread(service.lane.stop, _LANE_STOP_SECONDS)
         if service.journal is not None:
             service.journal.close()

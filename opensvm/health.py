@@ -15,6 +15,7 @@ from django.http import HttpRequest, JsonResponse
 from keys.models import KeyState, OpenRouterKey
 
 PROBE_SECONDS = 3.0
+TROUBLE = "opensvm.trouble"  # in the ASGI scope: what this process's lane has to say of the database
 NO_DATABASE = "the database can't be reached"
 NOT_MIGRATED = "the database lacks migrations: run manage.py migrate"
 NO_ACTIVE_KEY = "At least one OpenRouter API key is required: no key in the pool is active"
@@ -59,8 +60,12 @@ def healthz(request: HttpRequest) -> JsonResponse:
 
 
 def readyz(request: HttpRequest) -> JsonResponse:
-    """Whether requests can be served now. A key on a cooldown counts: it comes back by itself."""
-    reasons = _probe.find_reasons()
+    """Whether requests can be served now. A key on a cooldown counts: it comes back by itself.
+
+    A database that can be read may still not be written to, and that the lane knows.
+    """
+    trouble = getattr(request, "scope", {}).get(TROUBLE, "")
+    reasons = [trouble] if trouble else _probe.find_reasons()
     if reasons:
         return JsonResponse({"ready": False, "reasons": reasons}, status=503)
     return JsonResponse({"ready": True})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import dj_database_url
@@ -65,7 +66,9 @@ BENCH_POLICY = BenchPolicy(
 TRIAL_SECONDS = _scaled(60.0)  # a trial without an event for so long is free again
 FIRST_EVENT_SECONDS = _scaled(60.0)  # then a stream begins with a ping, and failover ends
 PING_SECONDS = _scaled(15.0)
-SETTLE_TIMEOUT_SECONDS = 5.0
+SETTLE_TIMEOUT_SECONDS = 5.0  # what the ledger does not take by then goes to the journal
+ADMIT_TIMEOUT_SECONDS = 0.7  # a database that takes longer for one batch gets no new work
+DATABASE_HANG_SECONDS = 15.0  # then the connection is given up
 BODY_SILENCE_SECONDS = _scaled(30.0)
 BODY_GRACE_SECONDS = _scaled(30.0)
 BODY_MIN_BYTES_PER_SECOND = 64 * 1024
@@ -97,6 +100,7 @@ JOURNAL_MAX_BYTES = 64 * 1024 * 1024
 
 # -- Database --------------------------------------------------------------------------------------------------------
 DATABASE_URL = env.text("DATABASE_URL", "")
+_database: dict[str, Any]
 if DATABASE_URL:
     try:
         _database = dict(dj_database_url.parse(DATABASE_URL))
@@ -111,7 +115,18 @@ if _database["ENGINE"] == "django.db.backends.sqlite3":
         "timeout": 20,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
     }
-elif _database["ENGINE"] != "django.db.backends.postgresql":
+elif _database["ENGINE"] == "django.db.backends.postgresql":
+    _database["OPTIONS"] = {  # what DATABASE_URL says after its "?" wins
+        "connect_timeout": 3,
+        "tcp_user_timeout": 10_000,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        # a session whose process is gone without a word must not hold the lock of admission
+        "options": "-c idle_in_transaction_session_timeout=20s -c client_connection_check_interval=5s",
+        **_database.get("OPTIONS", {}),
+    }
+else:
     raise SettingError("DATABASE_URL must be postgres:// or sqlite://; other databases are not supported.")
 DATABASES = {"default": _database}
 IS_SQLITE = _database["ENGINE"] == "opensvm.sqlite"

@@ -10,6 +10,7 @@ from django.utils import timezone
 from keys.heartbeat import Heartbeat
 from keys.journal import Journal
 from keys.lane import Lane
+from keys.lane_watch import Patience
 from keys.sealing import get_vault
 from keys.services.recovery import DeathWatch
 from keys.steps.batch import BatchRules
@@ -49,6 +50,11 @@ def build_lane(worker: uuid.UUID, journal: Journal) -> Lane:
             journals=settings.JOURNAL_DIR,
         ),
         journal=journal,
+        patience=Patience(
+            admit_seconds=settings.ADMIT_TIMEOUT_SECONDS,
+            step_seconds=settings.SETTLE_TIMEOUT_SECONDS,
+            hang_seconds=settings.DATABASE_HANG_SECONDS,
+        ),
     )
 
 

@@ -64,6 +64,13 @@ class Service:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def unwatch(self, task: asyncio.Task[Any]) -> None:
+        """The calls are over without it: what it does is in the journal."""
+        if not task.done():
+            self._tasks.discard(task)
+            self._unwatched.add(task)
+            task.add_done_callback(self._unwatched.discard)
+
     def close_after_tail(self, response: httpx.Response, chunks: Any) -> None:
         """Read what follows the last event, the `[DONE]`, so that the connection can be used again."""
         self.spawn(_read_tail(response, chunks), "upstream-tail")

@@ -50,6 +50,7 @@ async def _write_to_journal(settlement: Settlement, service: Service, committed:
         )
         return False
     committed.add_done_callback(lambda task: journal.forget([settlement.id]) if _has_succeeded(task) else None)
+    service.unwatch(committed)
     logger.warning(
         "settlement went to the journal: the database does not take it",
         extra={"event": "ledger.journaled", "request": settlement.request_id},
