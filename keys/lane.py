@@ -24,7 +24,7 @@ from keys.heartbeat import Heartbeat
 from keys.journal import Journal
 from keys.lane_queue import LaneQueue, Waiting
 from keys.lane_watch import LaneWatch, Patience, break_off
-from keys.ledger_items import Admit, Admitted, LaneItem, LaneResult, Settlement
+from keys.ledger_items import Admit, Admitted, Identify, LaneItem, LaneResult, Settlement
 from keys.steps import settlement
 from keys.steps.batch import Batch, BatchRules
 from keys.steps.statements import Statements
@@ -129,7 +129,7 @@ class Lane:
             raise
 
     def _refuse_or_pass(self, item: LaneItem) -> None:
-        if isinstance(item, Admit):
+        if isinstance(item, Admit | Identify):
             self._refuse_or_admit()
         elif self._is_failing and not isinstance(item, Settlement):
             raise DatabaseAway(self._trouble)

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from keys.ledger_items import Admit, LaneItem, LaneResult, PassTrial, Settlement, Switch
+from keys.ledger_items import Admit, Identify, LaneItem, LaneResult, PassTrial, Settlement, Switch
 
-_PRIORITY: dict[type, int] = {Settlement: 0, PassTrial: 1, Switch: 2, Admit: 3}
+_PRIORITY: dict[type, int] = {Settlement: 0, PassTrial: 1, Switch: 2, Admit: 3, Identify: 3}
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +27,7 @@ class Waiting:
     @property
     def is_new(self) -> bool:
         """Work that was not begun yet."""
-        return isinstance(self.item, Admit)
+        return isinstance(self.item, Admit | Identify)
 
     @property
     def must_survive(self) -> bool:

@@ -1,7 +1,8 @@
 """What the lane takes and what it gives back: the steps of a request as frozen values.
 
-`Admit` answers `Admitted`, `Denied` or `NoKey`; `Switch` answers `Selection` or `NoKey`; `Settlement` and
-`PassTrial` answer None. They cross from the asyncio side to the lane's thread, so they hold no model instances.
+`Admit` answers `Admitted`, `Denied` or `NoKey`; `Identify` answers `Known` or `Denied`; `Switch` answers `Selection` or
+`NoKey`; `Settlement` and `PassTrial` answer None. They cross from the asyncio side to the lane's thread, so they hold
+no model instances.
 """
 
 from __future__ import annotations
@@ -59,6 +60,36 @@ class Denied:
     """The client key opens nothing: `reason` is for the log alone (unknown, revoked, expired, scope)."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identify:
+    """Is this a client that may send messages? Reads only: no key is selected and no row is written."""
+
+    id: UUID
+    client_digest: str
+    wants_models: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedModel:
+    """A name that clients may ask for: an alias, or a model of the catalogue. What is None is not known."""
+
+    id: str
+    target: str  # the upstream model that is meant; of a model of the catalogue, its own id
+    name: str
+    context_length: int | None
+    max_output: int | None
+    created: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """`models`: aliases first, then the catalogue with the newest first; empty unless they were asked for."""
+
+    client_id: UUID
+    client_name: str
+    models: tuple[OfferedModel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,5 +168,5 @@ class Settlement:
     trial_passed: bool = False
 
 
-LaneItem = Admit | Switch | PassTrial | Settlement
-LaneResult = Admitted | Denied | NoKey | Selection | None
+LaneItem = Admit | Identify | Switch | PassTrial | Settlement
+LaneResult = Admitted | Known | Denied | NoKey | Selection | None

@@ -43,6 +43,21 @@ class KnownClient:
         return "" if MESSAGES_SCOPE in self.scopes.split() else "scope"
 
 
+def read_clients(sql: Statements, digests: Collection[str]) -> dict[str, KnownClient]:
+    """By digest; one statement, at every call: what an operator revokes is refused by the next request."""
+    return {
+        digest: KnownClient(
+            id=sql.read_uuid(client_id) or UUID(int=0),
+            name=name,
+            scopes=scopes,
+            expires_at=sql.read_stamp(expires_at),
+            revoked_at=sql.read_stamp(revoked_at),
+            last_used_at=sql.read_stamp(last_used_at),
+        )
+        for digest, client_id, name, scopes, expires_at, revoked_at, last_used_at in sql.read_clients(sorted(digests))
+    }
+
+
 @dataclass(slots=True)
 class Admission:
     """The selections of one batch. `turn` is the Pool's counter, which the batch saves when it is through."""
@@ -169,18 +184,7 @@ class Doorman:
     @classmethod
     def read(cls, sql: Statements, asked: Collection[Admit]) -> Doorman:
         """Two statements."""
-        rows = sql.read_clients(sorted({item.client_digest for item in asked}))
-        clients = {
-            digest: KnownClient(
-                id=sql.read_uuid(client_id) or UUID(int=0),
-                name=name,
-                scopes=scopes,
-                expires_at=sql.read_stamp(expires_at),
-                revoked_at=sql.read_stamp(revoked_at),
-                last_used_at=sql.read_stamp(last_used_at),
-            )
-            for digest, client_id, name, scopes, expires_at, revoked_at, last_used_at in rows
-        }
+        clients = read_clients(sql, {item.client_digest for item in asked})
         names = {name for item in asked for name in alias_candidates(item.model_asked)}
         storable = sorted(name for name in names if name == clean_text(name, MAX_MODEL_CHARS))
         return cls(clients, sql.read_aliases(storable) if storable else {})

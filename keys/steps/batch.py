@@ -11,10 +11,22 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from keys.causes import BenchPolicy
-from keys.ledger_items import Admit, Admitted, LaneItem, LaneResult, NoKey, PassTrial, Selection, Settlement, Switch
+from keys.ledger_items import (
+    Admit,
+    Admitted,
+    Identify,
+    LaneItem,
+    LaneResult,
+    NoKey,
+    PassTrial,
+    Selection,
+    Settlement,
+    Switch,
+)
 from keys.steps import cooldowns, settlement
 from keys.steps.admission import MAX_MODEL_CHARS, Admission, Doorman, KnownClient, admit, switch
 from keys.steps.clean import clean_text
+from keys.steps.identification import identify
 from keys.steps.statements import Statements
 
 logger = logging.getLogger("opensvm.ledger")
@@ -55,15 +67,19 @@ class Batch:
             turn = sql.lock_pool()
             self._apply_outcomes(turn)
             settlements += self._admit_and_switch(sql, turn)
+        self._identify(sql)
         for orphan in settlement.settle(settlements, sql=sql, now=self.now):
             self.after_commit.append(lambda orphan=orphan: _log_orphan(orphan))  # type: ignore[misc]
         self._write_switched_attempts(sql)
 
     def _needs_pool(self) -> bool:
-        return any(
-            not isinstance(item, Settlement) or item.failures or item.holds_trial or item.trial_passed
-            for item in self.items
-        )
+        return any(_touches_keys(item) for item in self.items)
+
+    def _identify(self, sql: Statements) -> None:
+        asked = [(index, item) for index, item in enumerate(self.items) if isinstance(item, Identify)]
+        if asked:
+            found = identify([item for _, item in asked], sql=sql, now=self.now)
+            self.results.update(zip((index for index, _ in asked), found, strict=True))
 
     def _apply_outcomes(self, turn: int) -> None:
         """What trials and failed tries mean for the cooldowns, before anyone selects a key."""
@@ -145,6 +161,13 @@ class Batch:
         settlement.write_attempts(
             [(item.id, failed) for item in self.items if isinstance(item, Switch) for failed in item.failures], sql
         )
+
+
+def _touches_keys(item: LaneItem) -> bool:
+    """Whether a key is selected for it, or what it says may bench or free one."""
+    if isinstance(item, Settlement):
+        return bool(item.failures) or item.holds_trial or item.trial_passed
+    return not isinstance(item, Identify)
 
 
 def _log_orphan(request_id: UUID) -> None:
