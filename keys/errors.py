@@ -7,6 +7,8 @@ KeysError
 │   ├── DuplicateKey        the same OpenRouter key is in the pool already, or was
 │   └── DuplicateName       the name is taken
 ├── IllegalStateChange      the object's state doesn't allow it
+├── RotationRefused         this step of a rotation is not possible now
+├── ImportGone              a prepared import was used, is too old, or is someone else's
 ├── NotFound
 └── MasterKeyMismatch       keyring and database don't belong together
 """
@@ -68,6 +70,17 @@ class IllegalStateChange(KeysError):
         super().__init__(f"{obj} is {old}: it can't be {wanted}.")
         self.old = old
         self.wanted = wanted
+
+
+class RotationRefused(KeysError):
+    """This step of a rotation is not possible now; the message says what has to come first."""
+
+
+class ImportGone(KeysError):
+    """A prepared import is not there any more."""
+
+    def __init__(self) -> None:
+        super().__init__("This import was carried out, was given up or is too old: paste the keys again.")
 
 
 class NotFound(KeysError):

@@ -14,6 +14,9 @@ class KeyAction(StrEnum):
     DISABLE = "disabled"  # by an operator
     REFUSE = "refused"  # by OpenRouter, when a check asked
     ACCEPT = "accepted"  # by OpenRouter, after it had been refused
+    ACTIVATE = "activated"  # a rotation's successor, when its check was good
+    DRAIN = "drained"  # the old key of a rotation: no new requests
+    RESUME = "resumed"  # the old key, when the rotation is cancelled
     RETIRE = "retired"  # by an operator, for ever
 
 
@@ -27,6 +30,9 @@ _OUTCOMES: dict[KeyAction, dict[KeyState, KeyState]] = {
     },
     KeyAction.REFUSE: {KeyState.ACTIVE: KeyState.INVALID},
     KeyAction.ACCEPT: {KeyState.INVALID: KeyState.ACTIVE},
+    KeyAction.ACTIVATE: {KeyState.PENDING: KeyState.ACTIVE},
+    KeyAction.DRAIN: {KeyState.ACTIVE: KeyState.DRAINING},
+    KeyAction.RESUME: {KeyState.DRAINING: KeyState.ACTIVE},
     KeyAction.RETIRE: {state: KeyState.RETIRED for state in KeyState if state is not KeyState.RETIRED},
 }
 

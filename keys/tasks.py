@@ -13,7 +13,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from keys.services import catalogue, costs, maintenance, rollups
+from keys.services import catalogue, costs, maintenance, rollups, rotation
 from keys.services.recovery import DeathWatch, Patrol
 
 MISSED_RUNS = 3  # of `recover`: then the watch over the workers begins anew
@@ -32,6 +32,11 @@ def aggregate_usage() -> None:
 @shared_task
 def check_keys() -> None:
     maintenance.check_keys(timezone.now())
+
+
+@shared_task
+def finish_rotations() -> None:
+    rotation.finish_rotations()
 
 
 @shared_task

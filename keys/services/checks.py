@@ -135,6 +135,8 @@ def _store_facts(
     fill_account(key, facts.owner, actor=actor)
     if allows(KeyAction.ACCEPT, key.state):
         apply_action(key, KeyAction.ACCEPT, actor=actor, now=now)
+    if allows(KeyAction.ACTIVATE, key.state) and not error and facts.has_room is not False:
+        apply_action(key, KeyAction.ACTIVATE, actor=actor, now=now)
     _judge_cooldowns(key, facts, asked_at=asked_at, now=now)
     message = error or (
         "OpenRouter accepts this key" + (", but its limit is used up." if facts.has_room is False else ".")

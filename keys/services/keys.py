@@ -7,6 +7,7 @@ import logging
 import uuid
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from keys.errors import DuplicateKey, DuplicateName, IllegalStateChange, NotFound
@@ -31,14 +32,19 @@ def add_key(
     tier: int = 1,
     note: str = "",
     from_environment: bool = False,
+    state: KeyState = KeyState.ACTIVE,
 ) -> OpenRouterKey:
-    """Seal and store a key; it is active at once. Raises InvalidField, DuplicateKey or DuplicateName."""
+    """Seal and store a key; it is active at once, but for a rotation's successor, which is pending.
+
+    Raises InvalidField, DuplicateKey or DuplicateName.
+    """
     key = _new_key(secret, clean_name(name))
     key.tier = clean_tier(tier)
     key.account = account
     key.note = clean_text(note, field="note")
     key.from_environment = from_environment
     key.created_by_id = actor.user_id
+    key.state = state
     try:
         with transaction.atomic():
             _refuse_duplicate(key)
@@ -84,8 +90,33 @@ def enable_key(key_id: uuid.UUID, *, actor: Actor) -> OpenRouterKey:
 
 
 def retire_key(key_id: uuid.UUID, *, actor: Actor) -> OpenRouterKey:
-    """Erase the secret and keep the rest for ever. Raises IllegalStateChange or NotFound."""
-    return _change_state(key_id, KeyAction.RETIRE, actor)
+    """Erase the secret and keep the rest for ever. Raises IllegalStateChange or NotFound.
+
+    A rotation whose successor it was is over: the old key serves again.
+    """
+    with transaction.atomic():
+        replaced = Q(replaced_by=key_id) & ~Q(state=KeyState.RETIRED)
+        locked = {key.pk: key for key in lock_keys(Q(pk=key_id) | replaced)}
+        key = locked.pop(key_id, None)
+        if key is None:
+            raise NotFound("key", key_id)
+        for old in locked.values():
+            release(old, actor=actor)
+        apply_action(key, KeyAction.RETIRE, actor=actor, now=timezone.now())
+    return key
+
+
+def release(old: OpenRouterKey, *, actor: Actor) -> None:
+    """End the open rotation of a key that the caller holds locked; it serves again if it was draining."""
+    if old.state == KeyState.DRAINING:
+        apply_action(old, KeyAction.RESUME, actor=actor, now=timezone.now())
+    record(actor, "key.rotation_cancelled", old, before={"successor": old.replaced_by})
+    _update(old, {"replaced_by_id": None})
+
+
+def lock_keys(condition: Q) -> list[OpenRouterKey]:
+    """The keys that match, locked in the order in which everybody locks several: by id."""
+    return list(OpenRouterKey.objects.select_for_update(no_key=True).filter(condition).order_by("pk"))
 
 
 def get_locked_key(key_id: uuid.UUID) -> OpenRouterKey:

@@ -28,6 +28,7 @@ from keys.services.cooldowns import lock_pool
 logger = logging.getLogger("opensvm.tasks")
 
 PROVABLE = (Cause.KEY_LIMIT_REACHED, Cause.KEY_REFUSED)  # by GET /key; it knows nothing of rate limits
+CHECKED = (KeyState.ACTIVE, KeyState.INVALID, KeyState.PENDING)  # a rotation's successor serves once it is accepted
 LONGEST_RUN_SECONDS = 60.0
 DUE_SHARE = 0.75  # of the interval: a check ends a little after its run began, and must still be due at the next
 
@@ -57,7 +58,7 @@ class CheckSchedule:
     def is_due(
         self, state: str, checked_at: dt.datetime | None, invalid_since: dt.datetime | None, now: dt.datetime
     ) -> bool:
-        if state not in {KeyState.ACTIVE, KeyState.INVALID}:
+        if state not in CHECKED:
             return False
         return checked_at is None or now - checked_at >= self.interval(state, invalid_since, now) * DUE_SHARE
 
@@ -73,7 +74,7 @@ def reset_cooldowns(now: dt.datetime, *, transport: httpx.BaseTransport | None =
 
 
 def check_keys(now: dt.datetime, *, transport: httpx.BaseTransport | None = None) -> int:
-    """Check the active and invalid keys that are due; how many were checked."""
+    """Check the active, invalid and pending keys that are due; how many were checked."""
     schedule = CheckSchedule.from_settings()
     return _check_while_wanted(
         _keys_due(schedule, now), lambda key_id: bool(_keys_due(schedule, now, key_id)), transport
@@ -115,7 +116,7 @@ def _keys_to_prove(now: dt.datetime) -> list[UUID]:
 
 
 def _keys_due(schedule: CheckSchedule, now: dt.datetime, only: UUID | None = None) -> list[UUID]:
-    rows = OpenRouterKey.objects.filter(state__in=[KeyState.ACTIVE, KeyState.INVALID])
+    rows = OpenRouterKey.objects.filter(state__in=CHECKED)
     if only is not None:
         rows = rows.filter(pk=only)
     return _longest_waiting(

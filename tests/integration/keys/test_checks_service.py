@@ -132,8 +132,8 @@ def test_an_invalid_key_comes_back_by_itself_on_success(new_key, check: Check) -
     assert Cooldown.objects.get().cleared_by == "check"
 
 
-@pytest.mark.parametrize("state", [KeyState.DISABLED, KeyState.PENDING, KeyState.DRAINING])
-def test_success_brings_back_only_what_was_invalid(new_key, check: Check, state: KeyState) -> None:
+@pytest.mark.parametrize("state", [KeyState.DISABLED, KeyState.DRAINING])
+def test_success_brings_back_neither_what_is_disabled_nor_what_drains(new_key, check: Check, state: KeyState) -> None:
     key = new_key()
     OpenRouterKey.objects.filter(pk=key.pk).update(state=state)
     check(key, answering(limit=None))
