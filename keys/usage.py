@@ -1,25 +1,27 @@
 """What was used and what it cost: sums of the ledger, and the reports the admin and the API show.
 
-Reports read the roll-ups (`UsageHour`), and the ledger itself for the hours whose roll-up is not up to date, so they
-are exact at any time, also when no background task runs. `keys.services.rollups` writes the roll-ups.
+Reports read the roll-ups (`UsageDay`, `UsageHour`), and the ledger itself for the hours whose roll-up is not up to
+date, so they are exact at any time, also when no background task runs. `keys.services.rollups` writes the roll-ups.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import operator
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 from uuid import UUID
 
-from django.db.models import Case, Count, IntegerField, Q, Sum, Value, When
+from django.db.models import Case, Count, IntegerField, Q, QuerySet, Sum, Value, When
 from django.db.models.functions import Coalesce, TruncDate, TruncHour
 
-from keys.models import Client, OpenRouterKey, RequestLog, UsageHour, Watermark
+from keys.models import Client, CostSource, OpenRouterKey, RequestLog, UsageDay, UsageHour, Watermark
 
 HOUR = dt.timedelta(hours=1)
 DAY = dt.timedelta(days=1)
+MOMENT = dt.timedelta(microseconds=1)
 LATE = dt.timedelta(minutes=5)  # a row may be committed so long after its `recorded_at`
 ROLLUP = "usage"  # the watermark's name
 MAX_SPANS = 40
@@ -27,6 +29,15 @@ LATENCY_BOUNDS_MS = (100, 250, 500, 1000, 2500, 5000, 10_000, 20_000, 30_000, 60
 LATENCY_BUCKETS = len(LATENCY_BOUNDS_MS) + 1  # the last one counts what is over every bound
 
 Group = Literal["key", "client", "model"]
+Part = Literal["key", "client", "model", "day", "hour"]
+STORED_COLUMNS: dict[Part, str] = {
+    "key": "key_id",
+    "client": "client_id",
+    "model": "model",
+    "day": "day",
+    "hour": "hour",
+}
+LEDGER_COLUMNS: dict[Part, str] = {**STORED_COLUMNS, "model": "model_sent"}
 NO_KEY = "no key"
 NOT_SENT = "not sent upstream"
 
@@ -43,12 +54,20 @@ class Usage:
     cache_write_tokens: int = 0
     cost_nano: int = 0
     unknown_costs: int = 0
+    reconciled_nano: int = 0  # the part of the cost that was asked for afterwards
+    estimated_nano: int = 0  # the part that is made of list prices
+
+    @property
+    def reported_nano(self) -> int:
+        """The part of the cost that came with the answers."""
+        return self.cost_nano - self.reconciled_nano - self.estimated_nano
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in COUNTS})
+        return Usage(*map(operator.add, _counts_of(self), _counts_of(other)))
 
 
 COUNTS = tuple(column.name for column in fields(Usage))
+_counts_of: Callable[[Usage], tuple[int, ...]] = operator.attrgetter(*COUNTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +96,48 @@ class Span:
     def condition(self, column: str) -> Q:
         return Q(**{f"{column}__gte": self.start, f"{column}__lt": self.end})
 
+    def days(self) -> Iterator[dt.date]:
+        """The UTC days that it touches."""
+        day, last = self.start.astimezone(dt.UTC).date(), (self.end - MOMENT).astimezone(dt.UTC).date()
+        while day <= last:
+            yield day
+            day += DAY
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which requests are summed. Keys: any of these; an empty tuple is none. `model` is the name sent upstream."""
+
+    keys: tuple[UUID | None, ...] | None = None
+    client: UUID | None = None
+    model: str | None = None
+
+    def condition(self, model_column: str) -> Q:
+        condition = Q()
+        if self.keys is not None:
+            keyless = Q(key__isnull=True) if None in self.keys else Q(pk__in=[])
+            condition &= Q(key_id__in=[key for key in self.keys if key is not None]) | keyless
+        if self.client is not None:
+            condition &= Q(client_id=self.client)
+        return condition if self.model is None else condition & Q(**{model_column: self.model})
+
+
+EVERYTHING = Where()
+
 
 def usage_by_day(since: dt.date, until: dt.date, group: Group = "key") -> list[UsageOfDay]:
     """Usage of each UTC day from `since` to `until`, both included, by key, client or model; dearest first in a day.
 
-    At most five queries, whatever the period.
+    At most six queries, whatever the period.
     """
     sums = _sum_days(Span.of_days(since, until), group)
-    labels = _labels(group, {target for _, target in sums})
+    labels = labels_of(group, {target for _, target in sums})
     lines = [UsageOfDay(day, target, labels[target], usage) for (day, target), usage in sums.items()]
     return sorted(lines, key=lambda line: (line.day, -line.usage.cost_nano, -line.usage.requests, line.label))
 
 
 def usage_by_key(since: dt.date, until: dt.date) -> dict[UUID | None, Usage]:
-    """Usage of the UTC days from `since` to `until` by key id; None for requests that found no key. Four queries."""
+    """Usage of the UTC days from `since` to `until` by key id; None for requests that found no key. Five queries."""
     sums: dict[UUID | None, Usage] = defaultdict(Usage)
     for (_, target), usage in _sum_days(Span.of_days(since, until), "key").items():
         sums[target] += usage
@@ -98,17 +145,17 @@ def usage_by_key(since: dt.date, until: dt.date) -> dict[UUID | None, Usage]:
 
 
 def today_by_key(now: dt.datetime) -> dict[UUID | None, Usage]:
-    """Usage since midnight UTC by key id. Four queries."""
+    """Usage since midnight UTC by key id. Five queries."""
     today = now.astimezone(dt.UTC).date()
     return usage_by_key(today, today)
 
 
-def sum_ledger(condition: Q, first: str, *others: str) -> dict[tuple[Any, ...], Usage]:
+def sum_ledger(condition: Q, *names: str) -> dict[tuple[Any, ...], Usage]:
     """The ledger's rows that match, summed by group, in one query.
 
-    `first` and `others` name columns, `day` or `hour` of admission, or `bucket` of latency by `LATENCY_BOUNDS_MS`.
+    `names` are columns, `day` or `hour` of admission, or `bucket` of latency by `LATENCY_BOUNDS_MS`.
     """
-    return dict(_ledger_sums(condition, (first, *others)))
+    return dict(_ledger_sums(condition, names))
 
 
 def hours_of(condition: Q) -> list[dt.datetime]:
@@ -129,29 +176,64 @@ def spans_of(hours: Iterable[dt.datetime]) -> list[Span]:
     return spans if len(spans) <= MAX_SPANS else [Span(spans[0].start, spans[-1].end)]
 
 
-def _sum_days(period: Span, group: Group) -> dict[tuple[dt.date, Any], Usage]:
-    mark = Watermark.objects.filter(name=ROLLUP).first()
-    not_summed = Q(recorded_at__gt=mark.at - LATE) if mark else Q()
-    live = spans_of(hours_of(period.condition("created_at") & not_summed))
-    sums: dict[tuple[dt.date, Any], Usage] = defaultdict(Usage)
-    for target, usage in _stored_sums(period, live, group):
-        sums[target] += usage
+def sum_usage(period: Span, *parts: Part, where: Where = EVERYTHING) -> dict[tuple[Any, ...], Usage]:
+    """Usage by the values of `parts`, in their order. At most five queries, whatever the period.
+
+    Whole days come from the sums by day, the rest from those by hour; by hour all of it.
+    """
+    live = live_spans(period)
+    sums: dict[tuple[Any, ...], Usage] = defaultdict(Usage)
+    for source in _stored(period, live, by_hour="hour" in parts):
+        for target, usage in _stored_sums(source.filter(where.condition("model")), parts):
+            sums[target] += usage
     if live:
-        column = {"key": "key_id", "client": "client_id", "model": "model_sent"}[group]
-        condition = period.condition("created_at") & _any(live, "created_at")
-        for (day, found), usage in _ledger_sums(condition, ("day", column)):
-            sums[day, found] += usage
+        condition = period.condition("created_at") & any_of(live, "created_at") & where.condition("model_sent")
+        for target, usage in _ledger_sums(condition, [LEDGER_COLUMNS[part] for part in parts]):
+            sums[target] += usage
     return sums
 
 
-def _stored_sums(period: Span, without: Iterable[Span], group: Group) -> Iterator[tuple[tuple[dt.date, Any], Usage]]:
-    column = {"key": "key_id", "client": "client_id", "model": "model"}[group]
-    rows = UsageHour.objects.filter(period.condition("hour"))
-    for span in without:
-        rows = rows.exclude(span.condition("hour"))
-    sums = rows.order_by().annotate(day=TruncDate("hour", tzinfo=dt.UTC)).values("day", column)
-    for row in sums.annotate(**{f"sum_{name}": Sum(name) for name in COUNTS}):
-        yield (row["day"], row[column]), _usage_of(row)
+def live_spans(period: Span) -> list[Span]:
+    """The hours of `period` whose roll-up may lack rows. Two queries."""
+    mark = Watermark.objects.filter(name=ROLLUP).first()
+    not_summed = Q(recorded_at__gt=mark.at - LATE) if mark else Q()
+    return spans_of(hours_of(period.condition("created_at") & not_summed))
+
+
+def _sum_days(period: Span, group: Group) -> dict[tuple[dt.date, Any], Usage]:
+    return sum_usage(period, "day", group)
+
+
+def _stored(period: Span, live: Iterable[Span], *, by_hour: bool) -> Iterator[QuerySet[Any]]:
+    """The roll-ups that make up `period` without the hours of `live`."""
+    hours = UsageHour.objects.filter(period.condition("hour"))
+    for span in live:
+        hours = hours.exclude(span.condition("hour"))
+    if by_hour:
+        yield hours.annotate(day=TruncDate("hour", tzinfo=dt.UTC))
+        return
+    broken = {day for span in (*live, *_edges(period)) for day in span.days()}
+    first, *_, last = (*period.days(), *period.days())
+    yield UsageDay.objects.filter(day__gte=first, day__lte=last).exclude(day__in=broken)
+    if broken:
+        condition = any_of((Span.of_days(day, day) for day in sorted(broken)), "hour")
+        yield hours.filter(condition).annotate(day=TruncDate("hour", tzinfo=dt.UTC))
+
+
+def _edges(period: Span) -> Iterator[Span]:
+    """The days that `period` cuts."""
+    for moment in (period.start, period.end):
+        day = moment.astimezone(dt.UTC).date()
+        if Span.of_days(day, day).start != moment:
+            yield Span.of_days(day, day)
+
+
+def _stored_sums(rows: QuerySet[Any], parts: Iterable[Part]) -> Iterator[tuple[tuple[Any, ...], Usage]]:
+    columns = [STORED_COLUMNS[part] for part in parts]
+    sums = rows.order_by().values(*columns).annotate(**{f"sum_{name}": Coalesce(Sum(name), 0) for name in COUNTS})
+    for row in sums:
+        if row["sum_requests"]:  # without columns there is a row for nothing too
+            yield tuple(row[column] for column in columns), _usage_of(row)
 
 
 def _ledger_sums(condition: Q, group: Iterable[str]) -> Iterator[tuple[tuple[Any, ...], Usage]]:
@@ -164,6 +246,7 @@ def _ledger_sums(condition: Q, group: Iterable[str]) -> Iterator[tuple[tuple[Any
     }
     rows = RequestLog.objects.filter(condition).annotate(**{name: derived[name] for name in names if name in derived})
     tokens = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+    parts = {"reconciled": CostSource.RECONCILED, "estimated": CostSource.ESTIMATED}
     sums = (
         rows.order_by()
         .values(*names)
@@ -172,10 +255,16 @@ def _ledger_sums(condition: Q, group: Iterable[str]) -> Iterator[tuple[tuple[Any
             sum_errors=Count("id", filter=~Q(error_type="")),
             sum_unknown_costs=Count("id", filter=Q(cost_nano__isnull=True)),
             sum_cost_nano=Coalesce(Sum("cost_nano"), 0),
-            **{f"sum_{name}": Sum(name) for name in tokens},
+            **{f"sum_{name}": Coalesce(Sum(name), 0) for name in tokens},
+            **{
+                f"sum_{name}_nano": Coalesce(Sum("cost_nano", filter=Q(cost_source=source)), 0)
+                for name, source in parts.items()
+            },
         )
     )
     for row in sums:
+        if not row["sum_requests"]:
+            continue
         yield tuple(row[name] for name in names), _usage_of(row)
 
 
@@ -183,14 +272,14 @@ def _usage_of(row: Mapping[str, Any]) -> Usage:
     return Usage(**{name: row[f"sum_{name}"] for name in COUNTS})
 
 
-def _any(spans: Iterable[Span], column: str) -> Q:
+def any_of(spans: Iterable[Span], column: str) -> Q:
     condition = Q()
     for span in spans:
         condition |= span.condition(column)
     return condition
 
 
-def _labels(group: Group, targets: set[Any]) -> dict[Any, str]:
+def labels_of(group: Group, targets: set[Any]) -> dict[Any, str]:
     labels: dict[Any, str] = {target: str(target) for target in targets}
     match group:
         case "key":

@@ -3,9 +3,10 @@
 from keys.models.audit import AuditEvent
 from keys.models.clients import Client
 from keys.models.inquiries import CostInquiry
-from keys.models.ledger import Attempt, CostSource, InFlight, RequestLog, UsageHour, Watermark, Worker
+from keys.models.ledger import Attempt, CostSource, InFlight, RequestLog, Watermark, Worker
 from keys.models.pool import Account, Cooldown, KeyState, ModelAlias, OpenRouterKey, Pool
 from keys.models.prices import ModelPrice, PriceSource
+from keys.models.rollups import TrafficHour, UsageDay, UsageHour
 from keys.models.vault import MasterKey
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "Pool",
     "PriceSource",
     "RequestLog",
+    "TrafficHour",
+    "UsageDay",
     "UsageHour",
     "Watermark",
     "Worker",

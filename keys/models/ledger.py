@@ -1,4 +1,4 @@
-"""The ledger: what is in flight, one durable row for each request, and the sums made of them.
+"""The ledger: what is in flight, and one durable row for each request. `keys.models.rollups` has the sums of them.
 
 Log-like tables have foreign keys without a database constraint: with constraints, their inserts take
 hidden locks on clients and keys and deadlock against admission.
@@ -83,7 +83,7 @@ class RequestLog(models.Model):
         verbose_name = "request"
         indexes = [
             models.Index(fields=["recorded_at"], condition=Q(cost_source="unknown"), name="request_unknown_cost"),
-            models.Index(fields=["key", "created_at"], name="request_by_key"),
+            models.Index(fields=["generation_id"], condition=~Q(generation_id=""), name="request_by_generation"),
             models.Index(fields=["created_at"], name="request_by_time"),
         ]
 
@@ -111,31 +111,6 @@ class Attempt(models.Model):
         verbose_name = "failed attempt"
         ordering = ("request", "n")
         constraints = [models.UniqueConstraint(fields=["request", "n"], name="attempt_once")]
-
-
-class UsageHour(models.Model):
-    """The sum of the ledger's rows of one hour, key, client and model. Recomputed, never incremented."""
-
-    hour = models.DateTimeField()
-    key = models.ForeignKey(
-        OpenRouterKey, null=True, db_constraint=False, on_delete=models.DO_NOTHING, related_name="usage_hours"
-    )
-    client = models.ForeignKey(Client, db_constraint=False, on_delete=models.DO_NOTHING, related_name="usage_hours")
-    model = models.CharField(max_length=200, blank=True)
-    requests = models.BigIntegerField()
-    errors = models.BigIntegerField()
-    input_tokens = models.BigIntegerField()
-    output_tokens = models.BigIntegerField()
-    cache_read_tokens = models.BigIntegerField()
-    cache_write_tokens = models.BigIntegerField()
-    cost_nano = models.BigIntegerField()  # of the rows whose cost is known
-    unknown_costs = models.BigIntegerField()
-    latency_histogram = models.JSONField(default=list)  # requests by keys.usage.LATENCY_BOUNDS_MS
-
-    class Meta:
-        verbose_name = "usage by hour"
-        verbose_name_plural = "usage by hour"
-        indexes = [models.Index(fields=["hour"], name="usage_hour")]
 
 
 class Watermark(models.Model):

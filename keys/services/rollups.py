@@ -11,13 +11,14 @@ import datetime as dt
 import logging
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Min, Q
+from django.db.models import Min, Q, Sum
 
-from keys.models import RequestLog, UsageHour, Watermark
+from keys.models import RequestLog, TrafficHour, UsageDay, UsageHour, Watermark
+from keys.traffic import TRAFFIC_PARTS, Traffic
 from keys.usage import COUNTS, HOUR, LATE, LATENCY_BUCKETS, ROLLUP, Span, Usage, hours_of, sum_ledger
 
 logger = logging.getLogger("opensvm.usage")
@@ -29,8 +30,9 @@ STEP = dt.timedelta(hours=1)  # a backlog is worked off in steps of so much `rec
 WRITE_ROWS = 100
 BEGINNING = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
-Target = tuple[Any, ...]  # key id, client id, model
-Sums = tuple[Usage, list[int]]  # with the latency histogram
+TARGET = ("key_id", "client_id", "model")
+Target = tuple[Any, ...]  # values of TARGET
+Values = tuple[Any, ...]  # of COUNTS; for an hour, the latency histogram too
 
 
 class LeaseLost(Exception):
@@ -111,47 +113,86 @@ def _first_row_after(mark: dt.datetime) -> dt.datetime | None:
 
 
 def _write(lease: Lease, hour: dt.datetime) -> int:
-    """Make the stored sums of `hour` equal to its rows."""
-    wanted, stored = _sums(hour), _stored(hour)
-    changed = [target for target in wanted.keys() | stored.keys() if stored.get(target) != wanted.get(target)]
-    for start in range(0, len(changed), WRITE_ROWS):
-        _replace(lease, hour, {target: wanted.get(target) for target in changed[start : start + WRITE_ROWS]})
-    return len(changed)
+    """Make the stored sums of `hour`, and of the day it is in, equal to its rows."""
+    wanted, traffic = _sums(hour)
+    written = HOURS.make_equal(lease, hour, wanted)
+    _write_traffic(lease, hour, traffic)
+    day = hour.astimezone(dt.UTC).date()
+    DAYS.make_equal(lease, day, _sums_of_hours(day))
+    return written
 
 
-def _replace(lease: Lease, hour: dt.datetime, sums: dict[Target, Sums | None]) -> None:
-    rows = [
-        UsageHour(hour=hour, key_id=key, client_id=client, model=model, latency_histogram=found[1], **asdict(found[0]))
-        for (key, client, model), found in sums.items()
-        if found is not None
-    ]
-    with transaction.atomic():
-        lease.prove()
-        old = UsageHour.objects.filter(hour=hour).values_list("id", "key_id", "client_id", "model")
-        UsageHour.objects.filter(pk__in=[row for row, *target in old if tuple(target) in sums]).delete()
-        UsageHour.objects.bulk_create(rows)
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A roll-up with one row for each key, client and model in a piece of time."""
+
+    model: type[Any]  # UsageHour or UsageDay
+    time: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*COUNTS, "latency_histogram") if self.model is UsageHour else COUNTS
+
+    def make_equal(self, lease: Lease, at: dt.datetime | dt.date, wanted: dict[Target, Values]) -> int:
+        """Write only what differs, at most `WRITE_ROWS` in a transaction; how much that was."""
+        stored = self._stored(at)
+        changed = [target for target in wanted.keys() | stored.keys() if stored.get(target) != wanted.get(target)]
+        for start in range(0, len(changed), WRITE_ROWS):
+            self._replace(lease, at, {target: wanted.get(target) for target in changed[start : start + WRITE_ROWS]})
+        return len(changed)
+
+    def _stored(self, at: dt.datetime | dt.date) -> dict[Target, Values]:
+        rows = self.model.objects.filter(**{self.time: at})
+        return {row[:3]: row[3:] for row in rows.values_list(*TARGET, *self.columns)}
+
+    def _replace(self, lease: Lease, at: dt.datetime | dt.date, values: dict[Target, Values | None]) -> None:
+        named = {self.time: at}
+        rows = [
+            self.model(**named, **dict(zip((*TARGET, *self.columns), (*target, *found), strict=True)))
+            for target, found in values.items()
+            if found is not None
+        ]
+        with transaction.atomic():
+            lease.prove()
+            old = self.model.objects.filter(**named).values_list("id", *TARGET)
+            self.model.objects.filter(pk__in=[row for row, *found in old if tuple(found) in values]).delete()
+            self.model.objects.bulk_create(rows)
 
 
-def _sums(hour: dt.datetime) -> dict[Target, Sums]:
+HOURS, DAYS = Table(UsageHour, "hour"), Table(UsageDay, "day")
+
+
+def _sums(hour: dt.datetime) -> tuple[dict[Target, Values], Traffic]:
     """The truth: one query over the ledger's rows of `hour`."""
     usages: dict[Target, Usage] = defaultdict(Usage)
     histograms: dict[Target, list[int]] = defaultdict(lambda: [0] * LATENCY_BUCKETS)
-    span = Span(hour, hour + HOUR)
-    for (*group, bucket), usage in sum_ledger(
-        span.condition("created_at"), "key_id", "client_id", "model_sent", "bucket"
-    ).items():
+    traffic = Traffic()
+    condition = Span(hour, hour + HOUR).condition("created_at")
+    groups = sum_ledger(condition, "key_id", "client_id", "model_sent", *TRAFFIC_PARTS)
+    for (*group, status, cause, bucket), usage in groups.items():
         target = tuple(group)
         usages[target] += usage
         histograms[target][bucket] += usage.requests
-    return {target: (usage, histograms[target]) for target, usage in usages.items()}
+        traffic.add(usage, status, cause, bucket)
+    return {target: (*_counts(usage), histograms[target]) for target, usage in usages.items()}, traffic
 
 
-def _stored(hour: dt.datetime) -> dict[Target, Sums]:
-    rows = UsageHour.objects.filter(hour=hour).values("key_id", "client_id", "model", "latency_histogram", *COUNTS)
-    return {
-        (row["key_id"], row["client_id"], row["model"]): (
-            Usage(**{name: row[name] for name in COUNTS}),
-            row["latency_histogram"],
-        )
-        for row in rows
-    }
+def _sums_of_hours(day: dt.date) -> dict[Target, Values]:
+    sums = UsageHour.objects.filter(Span.of_days(day, day).condition("hour")).order_by().values_list(*TARGET)
+    return {row[:3]: row[3:] for row in sums.annotate(**{f"sum_{name}": Sum(name) for name in COUNTS})}
+
+
+def _write_traffic(lease: Lease, hour: dt.datetime, traffic: Traffic) -> None:
+    values = traffic.columns()
+    if TrafficHour.objects.filter(hour=hour).values(*values).first() == values:
+        return
+    with transaction.atomic():
+        lease.prove()
+        if traffic.usage.requests:
+            TrafficHour.objects.update_or_create(hour=hour, defaults=values)
+        else:
+            TrafficHour.objects.filter(hour=hour).delete()
+
+
+def _counts(usage: Usage) -> tuple[int, ...]:
+    return tuple(getattr(usage, name) for name in COUNTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -13,10 +14,24 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keys.models import Client, OpenRouterKey, RequestLog, UsageHour, Watermark
+from keys.models import Client, CostSource, OpenRouterKey, RequestLog, TrafficHour, UsageDay, UsageHour, Watermark
 from keys.services import rollups
 from keys.services.rollups import LEASE, Lease, LeaseLost, aggregate_usage
-from keys.usage import LATENCY_BUCKETS, NO_KEY, NOT_SENT, Usage, sum_ledger, today_by_key, usage_by_day, usage_by_key
+from keys.traffic import in_steps, percentile_ms, traffic_by_hour
+from keys.usage import (
+    COUNTS,
+    LATENCY_BUCKETS,
+    NO_KEY,
+    NOT_SENT,
+    Span,
+    Usage,
+    Where,
+    sum_ledger,
+    sum_usage,
+    today_by_key,
+    usage_by_day,
+    usage_by_key,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -37,6 +52,7 @@ def add_row(
     cost_nano: int | None = 1_000,
     latency_ms: int = 700,
     error_type: str = "",
+    **values: Any,
 ) -> RequestLog:
     return RequestLog.objects.create(
         id=uuid.uuid4(),
@@ -44,7 +60,7 @@ def add_row(
         key_id=key,
         model_asked="claude-3-opus-4",
         model_sent=model,
-        status=200,
+        status=values.pop("status", 200),
         error_type=error_type,
         attempts=1,
         input_tokens=10,
@@ -56,23 +72,16 @@ def add_row(
         request_id="req_test",
         created_at=created_at,
         recorded_at=recorded_at or created_at,
+        **values,
     )
 
 
+def usage_in(row: Any) -> Usage:
+    return Usage(**{name: getattr(row, name) for name in COUNTS})
+
+
 def rollup_sums() -> dict[tuple[object, ...], Usage]:
-    return {
-        (row.hour, row.key_id, row.client_id, row.model): Usage(
-            row.requests,
-            row.errors,
-            row.input_tokens,
-            row.output_tokens,
-            row.cache_read_tokens,
-            row.cache_write_tokens,
-            row.cost_nano,
-            row.unknown_costs,
-        )
-        for row in UsageHour.objects.all()
-    }
+    return {(row.hour, row.key_id, row.client_id, row.model): usage_in(row) for row in UsageHour.objects.all()}
 
 
 def ledger_sums() -> dict[tuple[object, ...], Usage]:
@@ -164,7 +173,7 @@ step = st.one_of(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(step, max_size=12))
 def test_a_rollup_always_equals_the_sum_of_its_rows(steps: list[tuple[object, ...]]) -> None:
-    for model in (RequestLog, UsageHour, Watermark):
+    for model in (RequestLog, UsageHour, UsageDay, TrafficHour, Watermark):
         model.objects.all().delete()
     now = NOON
     for action, *arguments in steps:
@@ -173,6 +182,10 @@ def test_a_rollup_always_equals_the_sum_of_its_rows(steps: list[tuple[object, ..
     aggregate_usage(now + MINUTE)
     assert rollup_sums() == ledger_sums()
     assert all(sum(row.latency_histogram) == row.requests for row in UsageHour.objects.all())
+    by_day = {(row.day, row.key_id, row.client_id, row.model): usage_in(row) for row in UsageDay.objects.all()}
+    assert by_day == sum_ledger(Q(), "day", "key_id", "client_id", "model_sent")
+    by_hour = {(row.hour,): usage_in(row) for row in TrafficHour.objects.all()}
+    assert by_hour == sum_ledger(Q(), "hour")
 
 
 def _run(now: dt.datetime, minutes: int) -> dt.datetime:
@@ -303,7 +316,7 @@ def test_today_begins_at_midnight_utc_also_for_a_clock_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("hours", [1, 200], ids=["one hour", "many hours, not adjacent"])
-def test_a_report_takes_five_queries_whatever_the_period(hours: int) -> None:
+def test_a_report_takes_six_queries_whatever_the_period(hours: int) -> None:
     for number in range(hours):
         add_row(created_at=NOON + 2 * number * HOUR)
     aggregate_usage(NOON + 4 * HOUR)
@@ -314,4 +327,74 @@ def test_a_report_takes_five_queries_whatever_the_period(hours: int) -> None:
         lines = usage_by_day(NOON.date(), (NOON + 2 * hours * HOUR).date())
 
     assert sum(line.usage.requests for line in lines) == hours
-    assert len(queries) <= 5
+    assert len(queries) <= 6
+
+
+@pytest.mark.parametrize("part", ["day", "hour", "key", "client", "model"])
+@pytest.mark.parametrize(
+    "hours", [(0, 72), (5, 50), (13, 14), (30, 30)], ids=["days", "cut days", "an hour", "nothing"]
+)
+def test_a_period_is_summed_alike_by_roll_ups_and_ledger(part: Any, hours: tuple[int, int]) -> None:
+    midnight = NOON.replace(hour=0)
+    for hour in range(0, 80, 3):
+        add_row(created_at=midnight + hour * HOUR, key=[KEY_1, KEY_2, None][hour % 2], cost_nano=10**hour % 997)
+    aggregate_usage(midnight + 60 * HOUR)  # the last ones are not summed yet
+    period = Span(midnight + hours[0] * HOUR, midnight + hours[1] * HOUR)
+
+    found = sum_usage(period, part, where=Where(keys=(KEY_1, None)))
+
+    column = {"key": "key_id", "client": "client_id", "model": "model_sent"}.get(part, part)
+    condition = period.condition("created_at") & (Q(key_id=KEY_1) | Q(key_id=None))
+    assert found == sum_ledger(condition, column)
+
+
+def test_a_sum_tells_where_its_costs_come_from() -> None:
+    for source, cost in (("reported", 1), ("reconciled", 10), ("estimated", 100), ("unknown", None)):
+        add_row(cost_nano=cost, cost_source=CostSource(source))
+
+    live = sum_usage(Span.of_days(NOON.date(), NOON.date()))[()]
+    aggregate_usage(NOON + 10 * MINUTE)
+    stored = sum_usage(Span.of_days(NOON.date(), NOON.date()))[()]
+
+    assert live == stored
+    assert (stored.reported_nano, stored.reconciled_nano, stored.estimated_nano, stored.unknown_costs) == (
+        1,
+        10,
+        100,
+        1,
+    )
+
+
+def test_traffic_is_alike_from_the_roll_up_and_from_the_ledger() -> None:
+    add_row(latency_ms=90)
+    add_row(status=429, error_type="rate_limit_error", cause="no_key", latency_ms=3_000)
+    add_row(status=500, error_type="api_error", created_at=NOON + HOUR)
+    period = Span(NOON, NOON + 2 * HOUR)
+
+    live = traffic_by_hour(period)
+    aggregate_usage(NOON + 3 * HOUR)
+    stored = traffic_by_hour(period)
+
+    assert live == stored
+    assert stored[NOON].statuses == {"200": 1, "429": 1}
+    assert stored[NOON].causes == {"no_key": 1}
+    assert stored[NOON + HOUR].causes == {"": 1}
+    steps = list(in_steps(stored, Span(NOON - HOUR, NOON + 2 * HOUR), HOUR))
+    assert [(start, total.usage.requests) for start, total in steps] == [(NOON - HOUR, 0), (NOON, 2), (NOON + HOUR, 1)]
+
+
+@pytest.mark.parametrize(
+    ("buckets", "share", "expected"),
+    [
+        ({}, 0.5, None),
+        ({0: 2}, 0.5, 50),
+        ({0: 90, 4: 10}, 0.5, 56),
+        ({0: 90, 4: 10}, 0.95, 1_750),
+        ({LATENCY_BUCKETS - 1: 1}, 0.5, 600_000),
+    ],
+    ids=["none", "half of the first bucket", "within the first", "within a later one", "over every bound"],
+)
+def test_a_percentile_is_interpolated_within_its_bucket(buckets: dict[int, int], share: float, expected: int) -> None:
+    histogram = [buckets.get(number, 0) for number in range(LATENCY_BUCKETS)]
+
+    assert percentile_ms(histogram, share) == expected
