@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import itertools
 import logging
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -17,9 +18,12 @@ from django.utils import timezone
 
 from keys.causes import Cause
 from keys.lane import MAX_BATCH, Lane, LaneFull, LaneStopped
-from keys.ledger_items import Admit, Admitted, LaneItem, LaneResult, PassTrial, Settlement, Tokens
-from keys.models import Attempt, Cooldown, CostSource, InFlight, OpenRouterKey, RequestLog
+from keys.ledger_items import Admit, Admitted, LaneItem, LaneResult, NoKey, PassTrial, Settlement, Tokens
+from keys.models import Account, Attempt, Cooldown, CostSource, InFlight, OpenRouterKey, RequestLog
 from keys.services.clients import revoke_client
+from keys.services.cooldowns import clear_cooldowns
+from keys.services.keys import disable_key, enable_key
+from keys.services.maintenance import reset_cooldowns
 from tests.integration.keys.ledger import (
     ALICE,
     RULES,
@@ -235,6 +239,48 @@ def test_a_burst_over_two_lanes_is_one_bench(digest: str) -> None:
     assert [lane.stop() for lane in lanes] == [True, True]
     assert Cooldown.objects.count() == 1
     assert Attempt.objects.count() == 10
+
+
+def test_operators_and_tasks_do_not_get_in_the_way_of_two_lanes(digest: str) -> None:
+    """All of them lock in the same order: nothing deadlocks, and nothing is lost."""
+    alpha, *_ = add_keys("alpha", "beta", "gamma", account=Account.objects.create(name="first"))
+    lanes = two_lanes()
+    trouble: list[BaseException] = []
+
+    def operate() -> None:
+        try:
+            for _ in range(15):
+                disable_key(alpha.pk, actor=ALICE)
+                enable_key(alpha.pk, actor=ALICE)
+                clear_cooldowns(alpha.pk, actor=ALICE)
+                reset_cooldowns(timezone.now())
+        except BaseException as exc:
+            trouble.append(exc)
+        finally:
+            connections.close_all()
+
+    async def serve(lane: Lane) -> None:
+        for number in range(40):
+            item = admit(digest)
+            found = await lane.submit(item)
+            if isinstance(found, NoKey):
+                continue
+            assert isinstance(found, Admitted)
+            cause = (Cause.KEY_RATE_LIMITED, Cause.ACCOUNT_LIMITED, Cause.PROVIDER_BUSY)[number % 3]
+            failed = failed_try(found.selection, cause, hint_seconds=1.0)
+            await lane.submit(settlement(item, found, failures=(failed,), holds_trial=found.selection.is_trial))
+
+    async def serve_all() -> None:
+        await asyncio.gather(*(serve(lanes[n % 2]) for n in range(6)))
+
+    operators = threading.Thread(target=operate)
+    operators.start()
+    asyncio.run(serve_all())
+    operators.join(30)
+    assert [lane.stop() for lane in lanes] == [True, True]
+    assert trouble == []
+    assert RequestLog.objects.count() == 240
+    assert not InFlight.objects.exists()
 
 
 def test_a_revocation_counts_from_the_next_admission_on() -> None:

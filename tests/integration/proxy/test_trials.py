@@ -228,6 +228,16 @@ def test_a_stale_trial_that_fails_after_the_next_one_changes_nothing(plane: Data
     assert Cooldown.objects.count() == 2
 
 
+def test_a_stale_trial_that_was_freed_and_fails_late_changes_nothing(plane: DataPlane) -> None:
+    stale = late_trial(plane, lambda: plane.sandbox.fail("rate_limited", key="alpha", times=1, delay_headers=0.3))
+    plane.clock.forward(61)
+    assert reset_cooldowns(plane.clock()) == 1
+    known = the_cooldown()
+    assert stale.reply().status == 200
+    assert [(row.pk, row.until, row.trial) for row in plane.open_cooldowns()] == [(known.pk, known.until, None)]
+    assert who_answers(plane, 1) == ["alpha"]
+
+
 def test_a_stale_trial_that_succeeds_late_does_not_end_the_bench_of_the_next(plane: DataPlane) -> None:
     stale = late_trial(plane, lambda: plane.sandbox.behave(key="alpha", times=1, delay_headers=0.4))
     plane.clock.forward(61)
