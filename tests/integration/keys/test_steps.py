@@ -101,8 +101,10 @@ def test_a_pool_larger_than_what_is_read_goes_round_too(digest: str) -> None:
 def test_a_trial_of_a_large_account_leaves_the_turn_to_the_other_keys(digest: str) -> None:
     """It takes forty keys out of a list of which only a part was read."""
     account = Account.objects.create(name="first")
-    add_keys(*(f"a{n:02}" for n in range(40)), account=account)
-    add_keys(*(f"b{n}" for n in range(10)))
+    add_keys("a00", account=account)
+    add_keys("b0", "b1")
+    add_keys(*(f"a{n:02}" for n in range(1, 40)), account=account)
+    add_keys(*(f"b{n}" for n in range(2, 10)))
     now = timezone.now()
     Cooldown.objects.create(account=account, cause=Cause.ACCOUNT_LIMITED, started_at=now - 9 * SECOND, until=now)
     names = [found.selection.name for found in run(*(admit(digest) for _ in range(11)))]
@@ -343,9 +345,10 @@ def _with_text(row: Settlement, admitted: Admitted, field: str, text: str) -> Se
         if field == "message":
             failed = dataclasses.replace(failed, failure=dataclasses.replace(failed.failure, detail="", message=text))
         return dataclasses.replace(row, failures=(failed,))
+    changes: dict[str, Any] = {field: text}
     if field in ("client_ip", "user_agent", "session_id"):
-        return dataclasses.replace(row, caller=dataclasses.replace(row.caller, **{field: text}))
-    return dataclasses.replace(row, **{field: text})
+        changes = {"caller": dataclasses.replace(row.caller, **changes)}
+    return dataclasses.replace(row, **changes)
 
 
 # -- trials ----------------------------------------------------------------------------------------------------------

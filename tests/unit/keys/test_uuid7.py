@@ -40,7 +40,8 @@ def test_ids_grow_when_the_clock_is_turned_back(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_ids_of_several_threads_are_all_different() -> None:
-    source, made = Uuid7Source(), []
+    source = Uuid7Source()
+    made: list[uuid.UUID] = []
     threads = [threading.Thread(target=lambda: made.extend(source() for _ in range(500))) for _ in range(4)]
     for thread in threads:
         thread.start()
