@@ -159,9 +159,12 @@ class _Run:
             if question.next_at is not None:
                 mine = CostInquiry.objects.filter(pk=question.request, next_at=question.next_at)
                 return bool(mine.update(next_at=next_at))
-            _, is_ours = CostInquiry.objects.get_or_create(
+            inquiry, is_ours = CostInquiry.objects.get_or_create(
                 request_id=question.request, defaults={"since": question.since, "next_at": next_at}
             )
+            if is_ours and not _is_open(question.request):  # another run has settled it since it was read
+                inquiry.delete()
+                return False
             return is_ours
 
     def _settle(self, question: Question, *, must_estimate: bool) -> None:
@@ -223,6 +226,10 @@ class _Run:
                 extra = {"event": "costs.no_price", "model": model}
                 logger.warning("has no list price to estimate by: costs stay unknown", extra=extra)
         return self.prices[model]
+
+
+def _is_open(request: UUID) -> bool:
+    return RequestLog.objects.filter(pk=request, cost_source__in=ASKABLE).exists()
 
 
 def _keys_to_ask_with(key_id: UUID | None) -> list[OpenRouterKey]:
