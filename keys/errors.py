@@ -9,6 +9,7 @@ KeysError
 ├── IllegalStateChange      the object's state doesn't allow it
 ├── RotationRefused         this step of a rotation is not possible now
 ├── ImportGone              a prepared import was used, is too old, or is someone else's
+├── AppendOnly              somebody tried to change the audit trail
 ├── NotFound
 └── MasterKeyMismatch       keyring and database don't belong together
 """
@@ -81,6 +82,13 @@ class ImportGone(KeysError):
 
     def __init__(self) -> None:
         super().__init__("This import was carried out, was given up or is too old: paste the keys again.")
+
+
+class AppendOnly(KeysError):
+    """The audit trail only grows."""
+
+    def __init__(self) -> None:
+        super().__init__("Audit events are neither changed nor deleted.")
 
 
 class NotFound(KeysError):

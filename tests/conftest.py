@@ -17,7 +17,7 @@ from django.conf import settings
 from keys.keyring import create_keyring
 from tests import hermetic
 
-pytest_plugins = ["tests.sandbox", "tests.data_plane_fixture"]  # the upstream of every test, and our application
+pytest_plugins = ["tests.sandbox", "tests.data_plane_fixture", "tests.flushing"]  # upstream, our application, flush
 
 VAR_DIR = Path(tempfile.mkdtemp(prefix="opensvm-tests-"))
 

@@ -2,6 +2,7 @@
 
 from keys.models.audit import AuditEvent
 from keys.models.clients import Client
+from keys.models.imports import KeyImport
 from keys.models.inquiries import CostInquiry
 from keys.models.ledger import Attempt, CostSource, InFlight, RequestLog, Watermark, Worker
 from keys.models.pool import Account, Cooldown, KeyState, ModelAlias, OpenRouterKey, Pool
@@ -18,6 +19,7 @@ __all__ = [
     "CostInquiry",
     "CostSource",
     "InFlight",
+    "KeyImport",
     "KeyState",
     "MasterKey",
     "ModelAlias",

@@ -19,6 +19,9 @@ class Client(models.Model):
     scopes = models.CharField(max_length=100, default="messages", editable=False)  # separated by spaces
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    replaced_by = models.OneToOneField(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="replaces", editable=False
+    )
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)  # written at most once a minute
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     created_by = models.ForeignKey(
