@@ -22,6 +22,11 @@ pytest_plugins = ["tests.sandbox", "tests.data_plane_fixture", "tests.flushing"]
 VAR_DIR = Path(tempfile.mkdtemp(prefix="opensvm-tests-"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=10, help="how many processes the crash loop kills on each database")
+    parser.addoption("--seed", type=int, default=1, help="of the crash loop's choices")
+
+
 def _load_settings() -> None:
     hermetic.enter(os.environ, VAR_DIR)
     create_keyring(VAR_DIR / "keyring.json")
@@ -34,6 +39,15 @@ def _load_settings() -> None:
 
 _load_settings()
 hermetic.block_network()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test that flushes the database gets back what migrations made: mixed with ones that don't, it can't."""
+    for item in items:
+        marker = item.get_closest_marker("django_db")
+        is_transactional = marker is not None and marker.kwargs.get("transaction", False)
+        if isinstance(item, pytest.Function) and (is_transactional or "transactional_db" in item.fixturenames):
+            item.fixturenames.insert(0, "django_db_serialized_rollback")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
