@@ -38,7 +38,7 @@ def get(
         for chunk in response.iter_bytes():
             body += chunk
             if len(body) > max_bytes:
-                break  # cut short it is no JSON, and is reported as not understood
+                return response.status_code, bytes(body[:max_bytes])  # no JSON: reported as not understood
             if time.monotonic() > stop_at:
                 raise httpx.ReadTimeout("the answer takes too long")
         return response.status_code, bytes(body)

@@ -20,7 +20,7 @@ from uuid import UUID
 
 import httpx
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, Q
 
 from keys.generations import Billed, NotYet, read_generation_answer
@@ -155,17 +155,11 @@ class _Run:
         """Whether this run may look at it; it is not due again before the schedule says so."""
         age = max(self.now - question.since, dt.timedelta())
         next_at = self.now + self.schedule.wait(question.generation_id, age, self.spread())
+        if question.next_at is None:
+            return _open_inquiry(question, next_at)
         with transaction.atomic():
-            if question.next_at is not None:
-                mine = CostInquiry.objects.filter(pk=question.request, next_at=question.next_at)
-                return bool(mine.update(next_at=next_at))
-            inquiry, is_ours = CostInquiry.objects.get_or_create(
-                request_id=question.request, defaults={"since": question.since, "next_at": next_at}
-            )
-            if is_ours and not _is_open(question.request):  # another run has settled it since it was read
-                inquiry.delete()
-                return False
-            return is_ours
+            mine = CostInquiry.objects.filter(pk=question.request, next_at=question.next_at)
+            return bool(mine.update(next_at=next_at))
 
     def _settle(self, question: Question, *, must_estimate: bool) -> None:
         if must_estimate:
@@ -228,8 +222,17 @@ class _Run:
         return self.prices[model]
 
 
-def _is_open(request: UUID) -> bool:
-    return RequestLog.objects.filter(pk=request, cost_source__in=ASKABLE).exists()
+def _open_inquiry(question: Question, next_at: dt.datetime) -> bool:
+    """False if another run is at it, or has settled it since it was read."""
+    try:
+        with transaction.atomic():
+            inquiry = CostInquiry.objects.create(request_id=question.request, since=question.since, next_at=next_at)
+            if RequestLog.objects.filter(pk=question.request, cost_source__in=ASKABLE).exists():
+                return True
+            inquiry.delete()
+    except IntegrityError:
+        pass
+    return False
 
 
 def _keys_to_ask_with(key_id: UUID | None) -> list[OpenRouterKey]:
