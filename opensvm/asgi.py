@@ -150,6 +150,8 @@ def _die_with_parent() -> None:
     """A killed supervisor leaves no orphan. Linux only; elsewhere the supervisor's own signals have to do."""
     if sys.platform == "linux" and os.environ.get("OPENSVM_SUPERVISED"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != int(os.environ.get("OPENSVM_WEB_SERVER", os.getppid())):
+            os._exit(1)  # it was killed while we were starting: nobody would ever stop us
 
 
 def _stamped(send: Send) -> Send:

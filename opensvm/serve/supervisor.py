@@ -43,6 +43,18 @@ def delay_before_restart(restarts: int) -> float:
     return float(min(FIRST_DELAY_SECONDS * 2 ** min(restarts, 10), LONGEST_DELAY_SECONDS))
 
 
+class ProcessEnd(asyncio.subprocess.SubprocessStreamProtocol):
+    """Tells when the process itself has ended; asyncio's `wait` also waits for grandchildren that share its output."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=OUTPUT_LINE_BYTES, loop=asyncio.get_running_loop())
+        self.has_ended = asyncio.Event()
+
+    def process_exited(self) -> None:
+        self.has_ended.set()
+        super().process_exited()
+
+
 class Child:
     """One process at a time, made from a spec. What it writes besides log lines becomes log lines."""
 
@@ -57,21 +69,24 @@ class Child:
 
     async def run(self) -> int:
         """Start the process and wait for its end; the exit code."""
-        self._process = process = await asyncio.create_subprocess_exec(
+        loop = asyncio.get_running_loop()
+        transport, end = await loop.subprocess_exec(
+            ProcessEnd,
             *self.spec.command,
             env=self._environment,
             cwd=self._folder,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=None if self.spec.shares_stdout else asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            limit=OUTPUT_LINE_BYTES,
             process_group=0,
         )
+        self._process = process = asyncio.subprocess.Process(transport, end, loop)
         logger.info("started process", extra={"event": "child.started", "role": self.spec.role, "child": process.pid})
         if self._is_stopping:
             self.stop()
-        await self._relay_output(process)
-        return await process.wait()
+        await self._relay_output(process, end)
+        transport.close()
+        return process.returncode or 0
 
     async def wait_until_up(self) -> None:
         while not self.was_up:
@@ -97,11 +112,11 @@ class Child:
     def is_running(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
-    async def _relay_output(self, process: asyncio.subprocess.Process) -> None:
+    async def _relay_output(self, process: asyncio.subprocess.Process, end: ProcessEnd) -> None:
         """Until the process has ended. A grandchild that keeps its output open does not keep us waiting."""
         streams = [stream for stream in (process.stdout, process.stderr) if stream is not None]
         readers = [asyncio.create_task(self._read_lines(stream)) for stream in streams]
-        await process.wait()
+        await end.has_ended.wait()
         await asyncio.wait(readers, timeout=LAST_OUTPUT_SECONDS)
         for reader in readers:
             reader.cancel()

@@ -6,6 +6,7 @@ No database connection is opened and no thread started here: the workers are for
 from __future__ import annotations
 
 import math
+import os
 import sys
 from typing import Any
 
@@ -32,6 +33,7 @@ def main(target: str = TARGET) -> None:
         require_free(Address(settings.OPENSVM_HOST, settings.OPENSVM_PORT))
     except StartError as exc:
         sys.exit(str(exc))
+    os.environ["OPENSVM_WEB_SERVER"] = str(os.getpid())  # the workers end with us
     server = build_server(target)
     logs.configure(settings.LOGGING)  # the server has set up its own when it was built
     server.serve()

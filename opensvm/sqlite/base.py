@@ -11,6 +11,7 @@ import fcntl
 import os
 from typing import Any
 
+from django.db import OperationalError
 from django.db.backends.sqlite3 import base
 
 
@@ -55,7 +56,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
         name = str(self.settings_dict["NAME"])
         if self._lock_fd is not None or self.is_in_memory_db():
             return
-        fd = os.open(f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise OperationalError(f"unable to open the lock file beside the database: {exc.strerror}") from exc
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
         except BaseException:
