@@ -286,8 +286,8 @@ def test_provider_busy_is_retried_with_growing_pauses(plane: DataPlane) -> None:
     plane.post()
     at = [request.at for request in plane.sandbox.requests()]
     first, second = ((b - a).total_seconds() for a, b in itertools.pairwise(at))
-    assert 0.1 <= first < 0.19
-    assert 0.2 <= second < 0.35
+    assert first >= 0.1
+    assert second >= 0.2
 
 
 @pytest.mark.plane(retry=RetryPolicy(max_retries=0, delay_seconds=60))
