@@ -47,7 +47,8 @@ def trusted_scope(scope: Scope, trusted: Iterable[IPNetwork]) -> Scope:
     networks = tuple(trusted)
     peer = (scope.get("client") or ("", 0))[0]
     if networks and _is_trusted(peer, networks):
-        if client := _first_untrusted(forwarded.get(b"x-forwarded-for", b"").decode("latin-1"), networks):
+        chain = b",".join(value for name, value in headers if name == b"x-forwarded-for")  # one list in several lines
+        if client := _first_untrusted(chain.decode("latin-1"), networks):
             result["client"] = (client, 0)
         if forwarded.get(b"x-forwarded-proto", b"").strip().lower() in {b"http", b"https"}:
             result["scheme"] = forwarded[b"x-forwarded-proto"].strip().lower().decode()
