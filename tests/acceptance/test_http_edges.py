@@ -384,11 +384,11 @@ def test_x_forwarded_proto_counts_only_from_opensvm_trusted_proxies(edge: Edge) 
 
 
 # -- Methods, paths, versions ----------------------------------------------------------------------------------------
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "TRACE", "BREW"])
 def test_a_wrong_method_gets_405(edge: Edge, method: str) -> None:
     reply = edge.ask(head(method, "/v1/messages", [HOST, ("x-api-key", edge.client_key)]))
     edge.refused_nothing_happened(reply, 405, "invalid_request_error")
-    assert reply.header("allow") == "POST"
+    assert "POST" in (reply.header("allow") or "").split(", ")
 
 
 def test_head_gets_405_without_a_body(edge: Edge) -> None:
