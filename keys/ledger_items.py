@@ -68,6 +68,7 @@ class Identify:
 
     id: UUID
     client_digest: str
+    model_asked: str = ""  # its upstream name is told
     wants_models: bool = False
 
 
@@ -89,6 +90,7 @@ class Known:
 
     client_id: UUID
     client_name: str
+    model_sent: str = ""
     models: tuple[OfferedModel, ...] = ()
 
 

@@ -21,6 +21,7 @@ T = TypeVar("T", int, float)
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _HEADER_NAME = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.\[\]:_-]+")  # lower case, as browsers write them
 _FORBIDDEN_HEADERS = {"authorization", "host", "content-length", "transfer-encoding", "connection", "x-api-key"}
 
 
@@ -89,6 +90,14 @@ class Environment:
             return tuple(ipaddress.ip_network(entry, strict=False) for entry in entries)
         except ValueError as exc:
             raise SettingError(f"{name} must be IP addresses or networks, separated by commas: {exc}.") from exc
+
+    def origins(self, name: str) -> frozenset[str]:
+        """Origins as browsers send them (scheme, host, port), separated by commas; or `*`."""
+        entries = [entry.strip() for entry in self._variables.get(name, "").split(",") if entry.strip()]
+        for entry in entries:
+            if entry != "*" and not _ORIGIN.fullmatch(entry):
+                raise SettingError(f"{name} must be origins such as https://app.example.com, or *; not {entry!r}.")
+        return frozenset(entries)
 
     def headers(self, name: str) -> dict[str, str]:
         """A JSON object of header names and values; never Authorization or Host."""

@@ -33,6 +33,7 @@ OPENSVM_PORT = env.integer("OPENSVM_PORT", 8000, low=1, high=65535)
 _host_in_url = f"[{OPENSVM_HOST}]" if ":" in OPENSVM_HOST else OPENSVM_HOST
 OPENSVM_URL = env.http_url("OPENSVM_URL", f"http://{_host_in_url}:{OPENSVM_PORT}")
 OPENSVM_TRUSTED_PROXIES = env.networks("OPENSVM_TRUSTED_PROXIES")
+OPENSVM_CORS_ORIGINS = env.origins("OPENSVM_CORS_ORIGINS")  # web pages that may call /v1/; none by default
 OPENSVM_DRAIN_SECONDS = env.number("OPENSVM_DRAIN", 30.0, low=0.0, high=3600.0)
 
 # -- Upstream; names and units are those of the OpenRouter setup guide -----------------------------------------------
@@ -80,6 +81,7 @@ RESET_COOLDOWNS_SECONDS = _scaled(15.0)
 AGGREGATE_USAGE_SECONDS = _scaled(60.0)
 CHECK_KEYS_SECONDS = _scaled(300.0)
 FINISH_ROTATIONS_SECONDS = _scaled(15.0)
+DROP_IMPORTS_SECONDS = _scaled(300.0)
 RECHECK_INVALID_SECONDS = _scaled(300.0)  # in the first hour; then once in RECHECK_INVALID_LATER_SECONDS
 RECHECK_INVALID_LATER_SECONDS = _scaled(3600.0)
 SETTLE_COSTS_SECONDS = _scaled(60.0)

@@ -15,6 +15,7 @@ from keys.sealing import get_vault
 from keys.services.recovery import DeathWatch
 from keys.steps.batch import BatchRules
 from opensvm import __version__
+from proxy.cors import CorsPolicy
 from proxy.exchange import BodyBudget, BodyLimits
 from proxy.retry import RetryPolicy
 from proxy.service import CallRules, Service
@@ -84,4 +85,5 @@ def call_rules() -> CallRules:
             grace_seconds=settings.BODY_GRACE_SECONDS,
             min_bytes_per_second=settings.BODY_MIN_BYTES_PER_SECOND,
         ),
+        cors=CorsPolicy(settings.OPENSVM_CORS_ORIGINS),
     )

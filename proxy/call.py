@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from typing import Any, cast
 
 from keys.causes import Cause, Failure
-from keys.lane import DatabaseAway, LaneFull, LaneStopped
+from keys.lane import DatabaseAway
 from keys.ledger_items import Admit, Admitted, Denied, NoKey, Selection, Switch
 from proxy import failures
 from proxy.call_log import log_denial, log_end, log_failed_key, log_shortage
@@ -109,7 +109,7 @@ class Call:
             created_at=asked.created_at,
             caller=asked.caller,
         )
-        match await self._submit_new(item):
+        match await self._service.submit_new(item):
             case Admitted() as admitted:
                 return admitted
             case Denied(reason):
@@ -120,14 +120,6 @@ class Call:
                 raise _no_key_refusal(shortage)
             case other:
                 raise TypeError(f"the lane answered {other!r} to an admission")
-
-    async def _submit_new(self, item: Admit) -> object:
-        try:
-            return await self._service.lane.submit(item)
-        except DatabaseAway as exc:
-            raise overloaded("The service's database is not available. Try again shortly.", 5) from exc
-        except (LaneFull, LaneStopped) as exc:
-            raise overloaded("The service is at its limit. Try again shortly.", 2) from exc
 
     async def _serve(self, tally: Tally) -> None:
         try:

@@ -54,6 +54,7 @@ class Refusal(Exception):
     message: str
     retry_after_seconds: int | None = None
     should_retry: bool | None = None
+    allow: str = ""  # the methods that a 405 names
 
     def __str__(self) -> str:
         return f"{self.status} {self.error_type}: {self.message}"
@@ -92,8 +93,8 @@ def refusal_headers(refusal: Refusal) -> list[tuple[bytes, bytes]]:
         headers.append((b"retry-after", str(refusal.retry_after_seconds).encode()))
     if refusal.should_retry is not None:
         headers.append((b"x-should-retry", b"true" if refusal.should_retry else b"false"))
-    if refusal.status == 405:
-        headers.append((b"allow", b"POST"))
+    if refusal.allow:
+        headers.append((b"allow", refusal.allow.encode()))
     return headers
 
 
@@ -132,9 +133,10 @@ def internal_error() -> Refusal:
     return Refusal(500, "api_error", "The service failed. Its log has the reason under this request's id.")
 
 
-def method_not_allowed(method: str = "") -> Refusal:
-    what = f"Method {method} is" if method else "This method is"
-    return Refusal(405, "invalid_request_error", f"{what} not allowed here. Use POST.")
+def method_not_allowed(method: str, allow: str) -> Refusal:
+    """`allow`: the methods of the path, separated by commas; the first of them is the one to use."""
+    message = f"Method {method[:20]} is not allowed here. Use {allow.partition(',')[0]}."
+    return Refusal(405, "invalid_request_error", message, allow=allow)
 
 
 def not_found(path: str) -> Refusal:

@@ -20,6 +20,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+_LENGTH_DIGITS = 18  # more is no length, and thousands of them no int
 _SEND_SECONDS = 60.0  # a client that reads nothing for so long has left
 
 
@@ -57,6 +58,7 @@ class Exchange:
     budget: BodyBudget
     has_begun: bool = False
     is_body_read: bool = False
+    extra_headers: Headers = field(default_factory=list)  # what each answer carries beside its own
     _reserved: int = field(default=0)
 
     @property
@@ -64,6 +66,12 @@ class Exchange:
         """As the client sent them; names in lower case."""
         headers: Iterable[tuple[bytes, bytes]] = self.scope["headers"]
         return headers
+
+    @property
+    def leaves_body_unread(self) -> bool:
+        """A body was sent, or will be, that nobody reads: the connection can't be used again."""
+        is_declared = self.header(b"content-length") not in ("", "0") or bool(self.header(b"transfer-encoding"))
+        return is_declared and not self.is_body_read
 
     @property
     def client_ip(self) -> str:
@@ -102,7 +110,7 @@ class Exchange:
         declared = self.header(b"content-length")
         if declared and not declared.isdecimal():
             raise invalid_request("content-length: must be a number")
-        if declared and int(declared) > self.limits.max_bytes:
+        if len(declared.lstrip("0")) > _LENGTH_DIGITS or int(declared or 0) > self.limits.max_bytes:
             raise too_large()
 
     async def _receive_in_time(self) -> Message:
@@ -133,7 +141,7 @@ class Exchange:
     async def begin(self, status: int, headers: Headers) -> None:
         """Send the head; raises `ClientLeft` when the client does not read."""
         self.has_begun = True
-        stamped = [*headers, (b"request-id", self.request_id.encode())]
+        stamped = [*headers, *self.extra_headers, (b"request-id", self.request_id.encode())]
         await self._send({"type": "http.response.start", "status": status, "headers": stamped})
 
     async def write(self, chunk: bytes) -> None:
@@ -143,10 +151,12 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """A whole answer at once."""
-        length = (b"content-length", str(len(body)).encode())
-        await self.begin(status, [*headers, length])
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        """A whole answer at once; to a HEAD, all of it but the body."""
+        if status != 204:
+            headers = [*headers, (b"content-length", str(len(body)).encode())]
+        await self.begin(status, headers)
+        shown = b"" if self.scope["method"] == "HEAD" else body
+        await self._send({"type": "http.response.body", "body": shown, "more_body": False})
 
     async def _send(self, message: Message) -> None:
         try:

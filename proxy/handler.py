@@ -18,7 +18,7 @@ from keys.uuid7 import new_request_uuid, request_id_of
 from proxy.errors import Refusal, error_body, internal_error, invalid_request, not_found, refusal_headers
 from proxy.exchange import ClientLeft, Exchange, Receive, Scope, Send
 from proxy.service import Service
-from proxy.views import CallResponse
+from proxy.views import CallResponse, PlainResponse
 
 logger = logging.getLogger("opensvm.proxy")
 
@@ -39,6 +39,7 @@ class DataPlane:
             limits=self._service.rules.body,
             budget=self._service.body_budget,
         )
+        exchange.extra_headers = self._service.rules.cors.headers_for(exchange.header(b"origin"))
         try:
             await self._serve(exchange)
         except ClientLeft:
@@ -59,9 +60,12 @@ class DataPlane:
             logger.exception("request failed", extra={"event": "request.failed", "request": exchange.request_id})
             await _send_refusal(exchange, internal_error())
             return
-        await self._relay(exchange, response)
+        if isinstance(response, CallResponse):
+            await self._relay(exchange, response)
+        else:
+            await _answer(exchange, response)
 
-    async def _view_response(self, exchange: Exchange) -> CallResponse:
+    async def _view_response(self, exchange: Exchange) -> CallResponse | PlainResponse:
         path = exchange.scope["path"]
         try:
             match = self._resolver.resolve(path)
@@ -70,7 +74,7 @@ class DataPlane:
         request = ASGIRequest(exchange.scope, io.BytesIO())
         request.exchange = exchange  # type: ignore[attr-defined]
         request.service = self._service  # type: ignore[attr-defined]
-        response: CallResponse = await match.func(request, *match.args, **match.kwargs)
+        response: CallResponse | PlainResponse = await match.func(request, *match.args, **match.kwargs)
         return response
 
     async def _relay(self, exchange: Exchange, response: CallResponse) -> None:
@@ -85,6 +89,11 @@ class DataPlane:
             call.leave()
         finally:
             watcher.cancel()
+
+
+async def _answer(exchange: Exchange, response: PlainResponse) -> None:
+    closing = [(b"connection", b"close")] if exchange.leaves_body_unread else []
+    await exchange.answer(response.status_code, [*response.fields, *closing], response.body)
 
 
 async def _answer_cut_body(exchange: Exchange) -> None:

@@ -37,6 +37,14 @@ def read_request(raw: bytes) -> MessagesRequest:
     return MessagesRequest(model, _get_stream(document), _get_max_tokens(document), document)
 
 
+def read_countable(raw: bytes) -> dict[str, Any]:
+    """The body of a token count: model and messages. Raises a 400 `Refusal` that names the field."""
+    document = parse_body(raw)
+    _get_model(document)
+    _check_messages(document)
+    return document
+
+
 def serialize(document: dict[str, Any], *, model: str) -> bytes:
     """The body for upstream with another model; big integers and unknown fields stay as they came."""
     return dump({**document, "model": model})

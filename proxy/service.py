@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from keys.journal import Journal
-from keys.lane import Lane
+from keys.lane import DatabaseAway, Lane, LaneFull, LaneStopped
+from keys.ledger_items import Admit, Identify, LaneResult
 from keys.sealing import Vault
+from proxy.cors import CorsPolicy
+from proxy.errors import overloaded
 from proxy.exchange import BodyBudget, BodyLimits
 from proxy.retry import RetryPolicy
 from proxy.upstream import Upstream
@@ -36,6 +39,7 @@ class CallRules:
     settle_seconds: float
     parse_in_thread_bytes: int
     body: BodyLimits
+    cors: CorsPolicy = field(default_factory=CorsPolicy)
 
 
 @dataclass(slots=True)
@@ -50,6 +54,15 @@ class Service:
     calls: set[Call] = field(default_factory=set)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _unwatched: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    async def submit_new(self, item: Admit | Identify) -> LaneResult:
+        """What the lane says to a request that was not begun yet. Raises a 529 `Refusal` when it can't take it."""
+        try:
+            return await self.lane.submit(item)
+        except DatabaseAway as exc:
+            raise overloaded("The service's database is not available. Try again shortly.", 5) from exc
+        except (LaneFull, LaneStopped) as exc:
+            raise overloaded("The service is at its limit. Try again shortly.", 2) from exc
 
     def spawn_unwatched(self, work: Coroutine[Any, Any, Any]) -> None:
         """A task that `wait_for_calls` does not wait for."""

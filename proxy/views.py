@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.views import APIView
 
 from keys.ledger_items import Caller
@@ -21,7 +20,7 @@ from proxy.call import Call
 from proxy.call_log import log_denial
 from proxy.credentials import Credential, MalformedCredential, read_credential
 from proxy.errors import bad_credential, method_not_allowed
-from proxy.exchange import Exchange
+from proxy.exchange import Exchange, Headers
 from proxy.messages_body import MessagesRequest, read_request
 from proxy.service import Service
 from proxy.tally import Asked
@@ -47,24 +46,48 @@ class CallResponse(HttpResponseBase):
         self.call = call
 
 
+class PlainResponse(HttpResponseBase):
+    """An answer that is ready; `proxy.handler` writes it. `fields` are its headers."""
+
+    def __init__(self, body: bytes = b"", *, status: int = 200, fields: Headers | None = None) -> None:
+        super().__init__(status=status)
+        self.body = body
+        self.fields: Headers = [(b"content-type", b"application/json")] if fields is None else fields
+
+
 class DataPlaneView(APIView):
-    """An `APIView` whose handlers are coroutines. Errors are `Refusal`s, which `proxy.handler` sends."""
+    """An `APIView` whose handlers are coroutines. Errors are `Refusal`s, which `proxy.handler` sends.
+
+    `methods` are what the path takes beside OPTIONS, the usual one first.
+    """
+
+    methods: ClassVar[tuple[str, ...]] = ("POST",)
 
     authentication_classes = ()
     permission_classes = ()
     throttle_classes = ()
 
     async def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
-        method = request.method.lower()
-        handler: Callable[..., Awaitable[HttpResponseBase]] | None = None
-        if method in self.http_method_names and method != "options":
-            handler = getattr(self, method, None)
-        if handler is None:
-            raise method_not_allowed(request.method)
-        try:
-            return await handler(request, *args, **kwargs)
-        except MethodNotAllowed as exc:
-            raise method_not_allowed(request.method) from exc
+        if request.method == "OPTIONS":
+            return self._answer_options(request)
+        if request.method not in self.methods:
+            raise method_not_allowed(request.method, self._allow)
+        handler: Callable[..., Awaitable[HttpResponseBase]] = getattr(self, request.method.lower())
+        return await handler(request, *args, **kwargs)
+
+    @property
+    def _allow(self) -> str:
+        return ", ".join((*self.methods, "OPTIONS"))
+
+    def _answer_options(self, request: DataPlaneRequest) -> PlainResponse:
+        """Needs no client key: browsers send none with a preflight."""
+        exchange = request.exchange
+        preflight = request.service.rules.cors.preflight_for(
+            exchange.header(b"origin"),
+            methods=self._allow,
+            asked_headers=exchange.header(b"access-control-request-headers"),
+        )
+        return PlainResponse(status=204, fields=[(b"allow", self._allow.encode()), *preflight])
 
 
 class MessagesView(DataPlaneView):
@@ -72,7 +95,7 @@ class MessagesView(DataPlaneView):
 
     async def post(self, request: DataPlaneRequest) -> CallResponse:
         exchange, service = request.exchange, request.service
-        credential = _read_credential(exchange)
+        credential = get_credential(exchange)
         body, size = await _read_body(exchange, service)
         request_uuid = new_request_uuid()
         exchange.request_id = request_id_of(request_uuid)
@@ -92,7 +115,7 @@ class MessagesView(DataPlaneView):
         return CallResponse(Call(asked, body.document, service))
 
 
-def _read_credential(exchange: Exchange) -> Credential:
+def get_credential(exchange: Exchange) -> Credential:
     try:
         return read_credential(exchange.headers)
     except MalformedCredential as exc:

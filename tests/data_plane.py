@@ -194,6 +194,7 @@ class DataPlane:
         headers: dict[str, str] | None = None,
         method: str = "POST",
         path: str = "/v1/messages",
+        query: bytes = b"",
         raw: bytes | None = None,
         send: bool = True,
         **changes: Any,
@@ -201,7 +202,7 @@ class DataPlane:
         """Begin a request; `changes` replace fields of the usual body, `raw` is a body as it stands."""
         content = raw if raw is not None else json.dumps({**(body or MESSAGE), **changes}).encode()
         call = OpenCall(self, asyncio.Queue())
-        self.run(self._open(call, self._scope(method, path, headers)))
+        self.run(self._open(call, self._scope(method, path, query, headers)))
         if send:
             call.send_body(content, more=False)
         return call
@@ -212,7 +213,7 @@ class DataPlane:
     def stream(self, **options: Any) -> Reply:
         return self.post(stream=True, **options)
 
-    def _scope(self, method: str, path: str, headers: dict[str, str] | None) -> dict[str, Any]:
+    def _scope(self, method: str, path: str, query: bytes, headers: dict[str, str] | None) -> dict[str, Any]:
         sent = {"host": "test", "x-api-key": self.client_key, "content-type": "application/json", **(headers or {})}
         return {
             "type": "http",
@@ -222,7 +223,7 @@ class DataPlane:
             "scheme": "http",
             "path": path,
             "raw_path": path.encode(),
-            "query_string": b"",
+            "query_string": query,
             "root_path": "",
             "headers": [(k.lower().encode(), v.encode("utf-8", "surrogateescape")) for k, v in sent.items() if v],
             "client": ("127.0.0.1", 50000),

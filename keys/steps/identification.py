@@ -1,4 +1,4 @@
-"""IDENTIFY: is the client known, and which models are there. Part of a batch; it reads only, without the Pool's lock."""
+"""IDENTIFY: is the client known, and which models are there. Part of a batch; it reads only, without locks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 from keys.ledger_items import Denied, Identify, Known, OfferedModel
+from keys.model_names import alias_candidates, upstream_model
 from keys.models import ModelAlias, ModelPrice
 from keys.steps.admission import read_clients
 from keys.steps.statements import Statements
@@ -14,8 +15,10 @@ _OLDEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def identify(items: Sequence[Identify], *, sql: Statements, now: dt.datetime) -> list[Known | Denied]:
-    """One statement for all of them, two more when any of them wants the models."""
+    """One statement for all of them, one more when any names a model, two more when any wants the list."""
     clients = read_clients(sql, {item.client_digest for item in items})
+    names = sorted({name for item in items if item.model_asked for name in alias_candidates(item.model_asked)})
+    aliases = sql.read_aliases(names) if names else {}
     models = read_offered_models() if any(item.wants_models for item in items) else ()
     results: list[Known | Denied] = []
     for item in items:
@@ -25,7 +28,8 @@ def identify(items: Sequence[Identify], *, sql: Statements, now: dt.datetime) ->
         elif reason := client.denial(now):
             results.append(Denied(reason))
         else:
-            results.append(Known(client.id, client.name, models if item.wants_models else ()))
+            model_sent = upstream_model(item.model_asked, aliases)
+            results.append(Known(client.id, client.name, model_sent, models if item.wants_models else ()))
     return results
 
 

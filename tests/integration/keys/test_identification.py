@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 def identify(digest: str, *, wants_models: bool = False) -> LaneResult:
-    (result,) = run(Identify(new_request_uuid(), digest, wants_models))
+    (result,) = run(Identify(new_request_uuid(), digest, wants_models=wants_models))
     return result
 
 
@@ -48,6 +48,14 @@ def test_who_may_send_no_messages_is_denied(reason: str) -> None:
     elif reason == "expired":
         Client.objects.update(expires_at=timezone.now() - dt.timedelta(seconds=1))
     assert identify("0" * 64 if reason == "unknown" else digest) == Denied(reason)
+
+
+def test_the_upstream_name_of_a_model_is_told() -> None:
+    digest, _ = add_client()
+    ModelAlias.objects.create(name="house-model", target="anthropic/claude-opus-4.5")
+    names = {"house-model": "anthropic/claude-opus-4.5", "claude-opus-4-8": "anthropic/claude-opus-4.8"}
+    results = run(*(Identify(new_request_uuid(), digest, name) for name in names))
+    assert [result.model_sent for result in results if isinstance(result, Known)] == list(names.values())
 
 
 def test_many_cost_as_many_statements_as_one() -> None:

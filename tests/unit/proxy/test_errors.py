@@ -73,7 +73,12 @@ def test_a_lone_surrogate_in_a_message_does_not_break_the_answer(write):
         (errors.overloaded("busy", 2.1), 529, "overloaded_error", [(b"retry-after", b"3")]),
         (errors.timed_out("late"), 504, "timeout_error", [(b"x-should-retry", b"false")]),
         (errors.internal_error(), 500, "api_error", []),
-        (errors.method_not_allowed("PUT"), 405, "invalid_request_error", [(b"allow", b"POST")]),
+        (
+            errors.method_not_allowed("PUT", "POST, OPTIONS"),
+            405,
+            "invalid_request_error",
+            [(b"allow", b"POST, OPTIONS")],
+        ),
         (errors.not_found("/v1/x"), 404, "not_found_error", []),
         (errors.no_usable_key(), 529, "overloaded_error", [(b"retry-after", b"60")]),
         (errors.keys_exhausted(True, 7), 429, "rate_limit_error", [(b"retry-after", b"7")]),
