@@ -13,7 +13,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from keys.services import catalogue, costs, maintenance, rollups, rotation
+from keys.services import catalogue, costs, maintenance, prepared_imports, rollups, rotation
 from keys.services.recovery import DeathWatch, Patrol
 
 MISSED_RUNS = 3  # of `recover`: then the watch over the workers begins anew
@@ -40,8 +40,13 @@ def finish_rotations() -> None:
 
 
 @shared_task
+def drop_old_imports() -> None:
+    prepared_imports.drop_old_imports(timezone.now())
+
+
+@shared_task
 def recover() -> None:
-    _patrol().walk(timezone.now())
+    _patrol().walk()
 
 
 @shared_task

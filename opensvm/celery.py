@@ -24,6 +24,7 @@ def _schedule() -> dict[str, dict[str, Any]]:
         "keys.tasks.aggregate_usage": settings.AGGREGATE_USAGE_SECONDS,
         "keys.tasks.check_keys": settings.CHECK_KEYS_SECONDS,
         "keys.tasks.finish_rotations": settings.FINISH_ROTATIONS_SECONDS,
+        "keys.tasks.drop_old_imports": settings.DROP_IMPORTS_SECONDS,
         "keys.tasks.recover": settings.RECOVER_SECONDS,
         "keys.tasks.settle_costs": settings.SETTLE_COSTS_SECONDS,
         "keys.tasks.sync_catalogue": settings.RETRY_CATALOGUE_SECONDS,

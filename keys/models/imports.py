@@ -27,3 +27,6 @@ class KeyImport(models.Model):
 
     class Meta:
         default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"import from {self.source}"

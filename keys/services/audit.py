@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -44,6 +44,20 @@ def record(
         object_name=str(obj)[:200],
         before=_storable(before),
         after=_storable(after),
+        ip=actor.ip[:45],
+    )
+
+
+def record_secret_use(actor: Actor, purpose: str, key_names: Sequence[str]) -> None:
+    """Write, before stored secrets are opened in the background, whose and what for. One row for a whole run."""
+    AuditEvent.objects.create(
+        actor=actor.name[:150],
+        action="key.secrets_used",
+        object_type="openrouterkey",
+        object_id="",
+        object_name=(key_names[0] if len(key_names) == 1 else f"{len(key_names)} keys")[:200],
+        before={},
+        after={"for": purpose, "keys": list(key_names)},
         ip=actor.ip[:45],
     )
 

@@ -28,13 +28,16 @@ from keys.openrouter import KeyFacts, NoAnswer, Refused, next_reset, read_key_an
 from keys.sealing import KEY_COLUMN, KEY_TABLE, Sealed, Undecryptable, get_vault
 from keys.services.accounts import fill_account
 from keys.services.asking import TIMEOUT_SECONDS, get, open_client
-from keys.services.audit import Actor
+from keys.services.audit import TASK, Actor, record
 from keys.services.cooldowns import CLEARED_BY_CHECK, close, lock_pool
 from keys.services.keys import apply_action, get_locked_key
 
 logger = logging.getLogger("opensvm.keys")
 
+ACCEPTED = "OpenRouter accepts this key."
+ACCEPTED_WITHOUT_ROOM = "OpenRouter accepts this key, but its limit is used up."
 MANAGEMENT_KEY = "This is a management key: OpenRouter answers no requests with it."
+MAX_ERROR_CHARS = 300
 _STORED_FACTS = (
     "label",
     "limit_nano",
@@ -76,11 +79,23 @@ def check_key(key_id: uuid.UUID, *, actor: Actor, transport: httpx.BaseTransport
     answer = _ask(key, transport)
     with transaction.atomic():
         lock_pool()
-        result = _store(get_locked_key(key_id), answer, actor=actor, asked_at=asked_at)
+        locked = get_locked_key(key_id)
+        before = _said_before(locked)
+        result = _store(locked, answer, actor=actor, asked_at=asked_at)
+        said = result.message[:MAX_ERROR_CHARS]
+        if actor != TASK or said != before:  # the tasks' own uses are recorded once for a run
+            record(actor, "key.checked", locked, before={"check": before}, after={"check": said})
     extra = {"event": "key.checked", "key": key.tail, "key_name": key.name, "outcome": result.outcome.value}
     level = logging.INFO if result.outcome is CheckOutcome.ACCEPTED else logging.WARNING
     logger.log(level, f"checked key ending {key.tail}: {result.message}", extra=extra)
     return result
+
+
+def _said_before(key: OpenRouterKey) -> str:
+    if key.checked_at is None:
+        return ""
+    is_used_up = key.limit_remaining_nano is not None and key.limit_remaining_nano <= 0
+    return key.check_error or (ACCEPTED_WITHOUT_ROOM if is_used_up else ACCEPTED)
 
 
 def _ask(key: OpenRouterKey, transport: httpx.BaseTransport | None) -> KeyFacts | Refused | NoAnswer:
@@ -118,7 +133,7 @@ def _store(
     if isinstance(answer, KeyFacts):
         return _store_facts(key, answer, actor=actor, asked_at=asked_at, now=now)
     message = "".join(mark for mark in answer.message if mark.isprintable())
-    OpenRouterKey.objects.filter(pk=key.pk).update(checked_at=now, check_error=message[:300])
+    OpenRouterKey.objects.filter(pk=key.pk).update(checked_at=now, check_error=message[:MAX_ERROR_CHARS])
     if isinstance(answer, NoAnswer):
         return CheckResult(key.pk, CheckOutcome.NO_ANSWER, key.state, message)
     if allows(KeyAction.REFUSE, key.state):
@@ -138,9 +153,7 @@ def _store_facts(
     if allows(KeyAction.ACTIVATE, key.state) and not error and facts.has_room is not False:
         apply_action(key, KeyAction.ACTIVATE, actor=actor, now=now)
     _judge_cooldowns(key, facts, asked_at=asked_at, now=now)
-    message = error or (
-        "OpenRouter accepts this key" + (", but its limit is used up." if facts.has_room is False else ".")
-    )
+    message = error or (ACCEPTED_WITHOUT_ROOM if facts.has_room is False else ACCEPTED)
     return CheckResult(key.pk, CheckOutcome.ACCEPTED, key.state, message, facts)
 
 

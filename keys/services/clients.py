@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
 
 from keys.client_keys import new_client_key, prefix_of
 from keys.errors import DuplicateName, IllegalStateChange, InvalidField, NotFound
@@ -19,6 +20,7 @@ from keys.services.fields import clean_moment, clean_name
 
 logger = logging.getLogger("opensvm.clients")
 
+LONGEST_GRACE = dt.timedelta(days=90)
 SCOPES = ("messages", "stats")  # what a client may be allowed; every client has the first
 
 
@@ -58,6 +60,54 @@ def edit_client(client_id: uuid.UUID, *, actor: Actor, name: str, expires_at: dt
     except IntegrityError as exc:
         raise DuplicateName("a client", str(wanted["name"])) from exc
     return client
+
+
+@sensitive_variables()
+def replace_client(
+    client_id: uuid.UUID, *, actor: Actor, grace: dt.timedelta, name: str = ""
+) -> tuple[str, Client, Client]:
+    """A new client key with the same scopes and expiry, its row, and the old client, which ends after `grace`.
+
+    `name`: empty for the next of the line. Without grace the old one is revoked at once. Raises InvalidField,
+    DuplicateName, IllegalStateChange or NotFound.
+    """
+    now = timezone.now()
+    if grace < dt.timedelta() or grace > LONGEST_GRACE:
+        raise InvalidField("grace", f"The grace period must be 0 to {LONGEST_GRACE.days} days.")
+    with transaction.atomic():
+        old = _get_locked_client(client_id)
+        if refusal := refusal_to_replace(old, now):
+            raise IllegalStateChange(old, refusal, "replaced")
+        client_key, new = create_client(
+            actor=actor, name=name or _next_name(old), scopes=old.scopes.split(), expires_at=old.expires_at
+        )
+        ends = min(now + grace, old.expires_at or now + grace)
+        after = {"replaced_by": new, "expires_at": ends} if grace else {"replaced_by": new, "revoked_at": now}
+        before = {field: getattr(old, field) for field in after}
+        _update(old, after)
+        record(actor, "client.replaced", old, before=before, after=after)
+    _log("replaced client", "client.replaced", old, actor)
+    return client_key, new, old
+
+
+def refusal_to_replace(client: Client, now: dt.datetime) -> str:
+    """What the client is already, so that it can't be replaced; empty if it can."""
+    if client.revoked_at is not None:
+        return "revoked"
+    if client.replaced_by_id is not None:
+        return "replaced"
+    return "expired" if client.expires_at is not None and client.expires_at <= now else ""
+
+
+def _next_name(client: Client) -> str:
+    """`phone`, `phone.2`, `phone.3`: the first one's name and a number that is free."""
+    first, seen = client, {client.pk}
+    while (older := Client.objects.filter(replaced_by=first).first()) is not None and older.pk not in seen:
+        first = older
+        seen.add(older.pk)
+    start = f"{first.name[:92]}."
+    taken = set(Client.objects.filter(name__startswith=start).values_list("name", flat=True))
+    return next(name for n in range(2, len(taken) + 3) if (name := f"{start}{n}") not in taken)
 
 
 def revoke_client(client_id: uuid.UUID, *, actor: Actor) -> Client:

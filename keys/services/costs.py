@@ -31,6 +31,7 @@ from keys.openrouter import NoAnswer, Refused
 from keys.pricing import Price, estimate, priced_names
 from keys.sealing import KEY_COLUMN, KEY_TABLE, Undecryptable, get_vault
 from keys.services.asking import get, open_client
+from keys.services.audit import TASK, record_secret_use
 from keys.steps.settlement import ASKABLE
 
 logger = logging.getLogger("opensvm.costs")
@@ -132,6 +133,7 @@ class _Run:
     left: int = 0
     failed_calls: int = 0
     refused: set[UUID] = field(default_factory=set)
+    opened: set[UUID] = field(default_factory=set)  # keys whose use this run has recorded
     prices: dict[str, Price | None] = field(default_factory=dict)
 
     def work_off(self, questions: Sequence[Question]) -> None:
@@ -186,6 +188,9 @@ class _Run:
         return None
 
     def _ask_with(self, key: OpenRouterKey, generation_id: str) -> Billed | NotYet | Refused | NoAnswer:
+        if key.pk not in self.opened:
+            record_secret_use(TASK, "GET /generation", [key.name])
+            self.opened.add(key.pk)
         try:
             secret = get_vault().unseal(key.secret, table=KEY_TABLE, column=KEY_COLUMN, row=key.pk)
         except Undecryptable as exc:

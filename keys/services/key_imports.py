@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from keys.errors import DuplicateKey, DuplicateName, InvalidField, InvalidKeyText
-from keys.key_text import parse_key_text, split_entries
+from keys.key_text import parse_key_text, split_entries, tail_of
 from keys.models import Account, OpenRouterKey
 from keys.sealing import Sealed, get_vault
 from keys.services.audit import Actor
@@ -47,6 +48,25 @@ class ImportReport:
     missing: tuple[ImportedKey, ...] = ()
 
 
+class Plan(StrEnum):
+    """What an import would do with an entry."""
+
+    ADD = "added"
+    KNOWN = "skipped, in the pool already"
+    REPEATED = "skipped, repeated"
+    REFUSED = "refused, not an OpenRouter key"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEntry:
+    """`name`: what the new key will be called, or what it is called in the pool. `tail`: all that may be shown."""
+
+    place: str
+    plan: Plan
+    tail: str = ""
+    name: str = ""
+
+
 def read_entries(text: str, source: str) -> list[KeyEntry]:
     """The entries of `text`, separated by commas or white space; `source` is how messages call it."""
     return [KeyEntry(f"{source}, entry {position}", Sealed(entry)) for position, entry in split_entries(text)]
@@ -70,9 +90,8 @@ def import_entries(
     refused: list[str] = []
     seen: set[str] = set()
     for entry in entries:
-        try:
-            secret = Sealed(parse_key_text(entry.text.reveal()))
-        except InvalidKeyText:
+        secret = _parsed(entry)
+        if secret is None:
             refused.append(entry.place)
             continue
         fingerprint = get_vault().fingerprint(secret.reveal())
@@ -86,6 +105,38 @@ def import_entries(
         else:
             known.append(_shown(found))
     return ImportReport(tuple(added), tuple(known), tuple(refused))
+
+
+def plan_entries(entries: Iterable[KeyEntry], name_pattern: str) -> list[PlannedEntry]:
+    """What `import_entries` would do now. Two queries. Raises InvalidField for a pattern that can't make names."""
+    check_pattern(name_pattern)
+    texts = [(entry.place, _parsed(entry)) for entry in entries]
+    vault = get_vault()
+    prints = {place: vault.fingerprint(secret.reveal()) for place, secret in texts if secret is not None}
+    found = OpenRouterKey.objects.filter(fingerprint__in=set(prints.values())).defer("secret")
+    known = {key.fingerprint: key for key in found}
+    names = _free_names(name_pattern, len(prints))
+    planned, seen = [], set[str]()
+    for place, secret in texts:
+        if secret is None:
+            planned.append(PlannedEntry(place, Plan.REFUSED))
+            continue
+        tail, mark = tail_of(secret.reveal()), prints[place]
+        if mark in seen:
+            planned.append(PlannedEntry(place, Plan.REPEATED, tail))
+        elif mark in known:
+            planned.append(PlannedEntry(place, Plan.KNOWN, tail, f"{known[mark].name}, {known[mark].state}"))
+        else:
+            planned.append(PlannedEntry(place, Plan.ADD, tail, names.pop(0)))
+        seen.add(mark)
+    return planned
+
+
+def _parsed(entry: KeyEntry) -> Sealed | None:
+    try:
+        return Sealed(parse_key_text(entry.text.reveal()))
+    except InvalidKeyText:
+        return None
 
 
 def check_pattern(name_pattern: str) -> None:
@@ -112,9 +163,15 @@ def _add(
 
 
 def _next_free_name(name_pattern: str) -> str:
+    return _free_names(name_pattern, 1)[0]
+
+
+def _free_names(name_pattern: str, count: int) -> list[str]:
+    """The `count` lowest numbers that are free, as names."""
     start, _, end = name_pattern.partition("{n}")
     taken = set(OpenRouterKey.objects.filter(name__startswith=start, name__endswith=end).values_list("name", flat=True))
-    return next(name for n in range(1, len(taken) + 2) if (name := f"{start}{n}{end}") not in taken)
+    names = (f"{start}{n}{end}" for n in range(1, len(taken) + count + 1))
+    return [name for name in names if name not in taken][:count]
 
 
 def _shown(key: OpenRouterKey) -> ImportedKey:

@@ -21,7 +21,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from keys.causes import Cause
 from keys.errors import KeysError
 from keys.models import Cooldown, InFlight, KeyState, OpenRouterKey
-from keys.services.audit import TASK
+from keys.services.audit import TASK, record_secret_use
 from keys.services.checks import check_key
 from keys.services.cooldowns import lock_pool
 
@@ -136,7 +136,11 @@ def _check_while_wanted(
 ) -> int:
     """`is_wanted` is asked again before each check: another scheduler may have done it."""
     checked, stop_at = 0, time.monotonic() + LONGEST_RUN_SECONDS
-    for key_id in key_ids:
+    due = list(key_ids)
+    if due:
+        names = OpenRouterKey.objects.filter(pk__in=due).values_list("name", flat=True)
+        record_secret_use(TASK, "GET /key", list(names))
+    for key_id in due:
         if time.monotonic() >= stop_at:
             logger.warning("left keys for the next check", extra={"event": "keys.checks_left"})
             break

@@ -17,7 +17,7 @@ from keys.causes import Cause
 from keys.errors import IllegalStateChange, NotFound
 from keys.models import Account, AuditEvent, Cooldown, KeyState, OpenRouterKey
 from keys.openrouter import next_reset
-from keys.services.audit import Actor
+from keys.services.audit import TASK, Actor
 from keys.services.checks import MANAGEMENT_KEY, CheckOutcome, CheckResult, check_key
 from keys.services.keys import retire_key
 
@@ -110,7 +110,7 @@ def test_a_refused_key_becomes_invalid_only_if_it_was_active(new_key, check: Che
 def test_a_refusal_is_audited_and_dated(new_key, check: Check) -> None:
     key = new_key()
     check(key, answering(401, UNAUTHORIZED))
-    event = AuditEvent.objects.latest("id")
+    event = AuditEvent.objects.get(action="key.refused")
     assert (event.action, event.before, event.after) == ("key.refused", {"state": "active"}, {"state": "invalid"})
     assert key.invalid_since is not None
 
@@ -336,3 +336,24 @@ def test_the_log_names_the_key_by_its_tail(new_key, check: Check, caplog: pytest
     record = next(record for record in caplog.records if getattr(record, "event", "") == "key.checked")
     assert "key ending ...abc1" in record.getMessage()
     assert all(TEXT not in str(vars(record)) for record in caplog.records)
+
+
+def test_every_check_of_a_person_is_in_the_audit(new_key, check: Check) -> None:
+    key = new_key()
+    for _ in range(2):
+        check(key, answering(limit=None))
+    events = AuditEvent.objects.filter(action="key.checked").order_by("id")
+    assert [(event.actor, event.before["check"], event.after["check"]) for event in events] == [
+        ("alice", "", "OpenRouter accepts this key."),
+        ("alice", "OpenRouter accepts this key.", "OpenRouter accepts this key."),
+    ]
+
+
+def test_checks_of_the_task_are_in_the_audit_when_their_outcome_changes(new_key) -> None:
+    key = new_key()
+    answers = [answering(limit=1, limit_remaining=0)] * 2 + [answering(limit=None)] * 2 + [answering(500, {})] * 2
+    for transport in answers:
+        check_key(key.pk, actor=TASK, transport=transport)
+    said = AuditEvent.objects.filter(action="key.checked").order_by("id").values_list("after__check", flat=True)
+    assert list(said)[:2] == ["OpenRouter accepts this key, but its limit is used up.", "OpenRouter accepts this key."]
+    assert len(said) == 3

@@ -283,3 +283,17 @@ def test_checks_stop_at_their_time_limit(monkeypatch: pytest.MonkeyPatch) -> Non
 
     assert check_keys(timezone.now(), transport=upstream) == 0
     assert upstream.asked == []
+
+
+def test_a_run_of_checks_is_recorded_before_it_opens_a_secret(new_key: Any) -> None:
+    from keys.models import AuditEvent
+
+    keys = [new_key(name=name) for name in ("alpha", "beta")]
+    recorded: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        recorded.append(list(AuditEvent.objects.filter(action="key.secrets_used").values_list("actor", "after")))
+        return httpx.Response(200, json={"data": {"limit": None}})
+
+    assert maintenance.check_keys(timezone.now(), transport=httpx.MockTransport(answer)) == len(keys)
+    assert recorded == [[("task", {"for": "GET /key", "keys": ["alpha", "beta"]})]] * 2

@@ -51,6 +51,7 @@ def test_each_task_runs_at_its_interval_and_expires_with_it(tmp_path: Path) -> N
         "keys.tasks.aggregate_usage": (6.0, 6.0),
         "keys.tasks.check_keys": (30.0, 30.0),
         "keys.tasks.finish_rotations": (1.5, 1.5),
+        "keys.tasks.drop_old_imports": (30.0, 30.0),
         "keys.tasks.recover": (1.0, 1.0),
         "keys.tasks.settle_costs": (6.0, 6.0),
         "keys.tasks.sync_catalogue": (60.0, 60.0),
