@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import datetime as dt
 import fcntl
+import itertools
 import json
 import os
 import threading
@@ -28,6 +29,7 @@ _COMPACT_AT_BYTES = 1024 * 1024
 _SUFFIX = ".journal"
 _NEW_SUFFIX = ".new"  # of a file that is not yet, or not any more, anybody's journal
 _BAD_SUFFIX = ".bad"
+_ALL_LINES = 1_000_000
 
 
 _DISK_FULL = "the journal's disk is full"
@@ -171,12 +173,22 @@ class OrphanJournal:
     path: Path
 
     def read(self) -> JournalContent:
-        """A torn last line, and any other that can't be read, is passed over."""
+        """All of it at once."""
         content = JournalContent()
-        for line in self.path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                _read_line(json.loads(line), content)
+        for part in self.read_parts(_ALL_LINES):
+            content.generations |= part.generations
+            content.settlements |= part.settlements
         return content
+
+    def read_parts(self, lines: int) -> Iterator[JournalContent]:
+        """A torn last line, and any other that can't be read, is passed over. Raises OSError."""
+        with self.path.open("rb") as file:
+            while some := list(itertools.islice(file, lines)):
+                content = JournalContent()
+                for line in some:
+                    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                        _read_line(json.loads(line), content)
+                yield content
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)

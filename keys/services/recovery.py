@@ -10,19 +10,20 @@ import datetime as dt
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 from django.db import DataError, IntegrityError, connection, transaction
+from django.utils import timezone
 
 from keys.causes import Cause
 from keys.journal import OrphanJournal, take_orphans
 from keys.ledger_items import Caller, Settlement, Tokens
 from keys.models import CostSource, InFlight, RequestLog, Worker
 from keys.steps import settlement
-from keys.steps.cooldowns import free_trial
+from keys.steps.cooldowns import free_trials
 from keys.steps.statements import Statements
 from keys.uuid7 import request_id_of
 
@@ -31,6 +32,8 @@ logger = logging.getLogger("opensvm.recovery")
 _ROWS_PER_TRANSACTION = 100
 _POISON = (DataError, IntegrityError, OverflowError, UnicodeError)  # refused for ever, by the database or its driver
 LOST_STATUS = 500
+
+Clock = Callable[[], dt.datetime]
 
 
 @dataclass(slots=True)
@@ -72,18 +75,18 @@ def read_beats() -> dict[UUID, int | None]:
 
 
 def settle_the_dead(
-    watch: DeathWatch, now: dt.datetime, *, journals: Path | None = None, myself: UUID | None = None
+    watch: DeathWatch, clock: Clock, *, journals: Path | None = None, myself: UUID | None = None
 ) -> int:
     """Settle what dead processes left, by their journals and by their beats; how many requests that were.
 
     `watch` belongs to the caller and lives as long as its process. Raises what the database raises.
     """
     try:
-        settled = recover_journals(journals, now) if journals is not None else 0
+        settled = sum(recovery_steps(journals, clock)) if journals is not None else 0
         beats = read_beats()
         if myself is not None:
             beats.pop(myself, None)
-        return settled + sum(settle_worker(dead, now) for dead in watch.look(beats, time.monotonic()))
+        return settled + sum(settle_worker(dead, clock()) for dead in watch.look(beats, time.monotonic()))
     except Exception:
         watch.forget()
         raise
@@ -95,65 +98,69 @@ class Patrol:
 
     watch: DeathWatch
     journals: Path
+    clock: Clock = timezone.now
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
-    def walk(self, now: dt.datetime) -> int:
+    def walk(self) -> int:
         """How many requests were settled; none while another thread is at it."""
         if not self._guard.acquire(blocking=False):
             return 0
         try:
-            return settle_the_dead(self.watch, now, journals=self.journals)
+            return settle_the_dead(self.watch, self.clock, journals=self.journals)
         finally:
             self._guard.release()
 
 
-def recover_journals(folder: Path, now: dt.datetime) -> int:
-    """Replay and remove the journals of this machine's dead processes; how many requests were settled."""
-    settled = 0
+def recovery_steps(folder: Path, clock: Clock) -> Iterator[int]:
+    """Replay and remove the journals of this machine's dead processes; how many requests each transaction settled.
+
+    A large journal takes a minute: who has other work does it between the steps. What was done stays done.
+    """
     for orphan in take_orphans(folder):
         try:
-            settled += _recover_journal(orphan, now)
+            yield from _recover_journal(orphan, clock)
         except OSError as exc:
             extra = {"event": "recovery.journal_unreadable", "journal": orphan.path.name}
             logger.error(f"could not read the journal of a dead process: {exc}", extra=extra)
-    return settled
 
 
-def _recover_journal(orphan: OrphanJournal, now: dt.datetime) -> int:
-    content = orphan.read()
-    refused = replay(list(content.settlements.values()), now)
-    settled = len(content.settlements) + settle_worker(orphan.worker, now, generations=content.generations)
-    _note_generations(content.generations, now)
+def _recover_journal(orphan: OrphanJournal, clock: Clock) -> Iterator[int]:
+    generations: dict[UUID, str] = {}
+    refused: list[Settlement] = []
+    replayed = 0
+    for part in orphan.read_parts(_ROWS_PER_TRANSACTION):
+        generations |= part.generations
+        settlements = list(part.settlements.values())
+        refused_here = replay(settlements, clock())
+        refused += refused_here
+        replayed += len(settlements) - len(refused_here)
+        yield len(settlements) - len(refused_here)
+    if replayed:
+        extra = {"event": "recovery.replayed", "settlements": replayed, "worker": str(orphan.worker)}
+        logger.warning("replayed settlements of a dead process", extra=extra)
+    yield settle_worker(orphan.worker, clock(), generations=generations)
+    _note_generations(generations, clock())
     if refused:
         extra = {"event": "recovery.refused", "settlements": len(refused), "journal": str(orphan.set_aside())}
         logger.error("database refuses what a journal holds: it was set aside", extra=extra)
     else:
         orphan.discard()
-    return settled - len(refused)
 
 
-def replay(settlements: Sequence[Settlement], now: dt.datetime) -> list[Settlement]:
-    """Settle what a journal holds; answers what the database refuses. What the ledger has already is only improved."""
-    refused = []
-    for start in range(0, len(settlements), _ROWS_PER_TRANSACTION):
-        refused += _settle_what_can_be(settlements[start : start + _ROWS_PER_TRANSACTION], now)
-    if settlements:
-        logger.warning(
-            "replayed settlements of a dead process",
-            extra={"event": "recovery.replayed", "settlements": len(settlements) - len(refused)},
-        )
-    return refused
+def replay(items: Sequence[Settlement], now: dt.datetime) -> list[Settlement]:
+    """Settle a part of a journal; what the ledger has already is only improved.
 
-
-def _settle_what_can_be(items: Sequence[Settlement], now: dt.datetime) -> list[Settlement]:
-    """One poison row must not hold up the others. Answers those that can't be stored even without their texts."""
+    One poison row must not hold up the others. Answers those that can't be stored even without their texts.
+    """
+    if not items:
+        return []
     try:
         _settle(items, now)
     except _POISON:
         if len(items) == 1:
             return [] if _settle_emptied(items[0], now) else list(items)
         middle = len(items) // 2
-        return _settle_what_can_be(items[:middle], now) + _settle_what_can_be(items[middle:], now)
+        return replay(items[:middle], now) + replay(items[middle:], now)
     return []
 
 
@@ -163,7 +170,7 @@ def _settle_emptied(item: Settlement, now: dt.datetime) -> bool:
         with transaction.atomic(), connection.cursor() as cursor:
             sql = Statements(connection, cursor)
             sql.lock_pool()
-            free_trial(item.id)
+            free_trials([item.id])
             settlement.settle_emptied(item, sql=sql, now=now)
     except _POISON:
         return False
@@ -200,13 +207,8 @@ def _settle(items: Sequence[Settlement], now: dt.datetime) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         sql = Statements(connection, cursor)
         sql.lock_pool()
-        _free_trials(item.id for item in items)
+        free_trials(item.id for item in items)
         settlement.settle(items, sql=sql, now=now)
-
-
-def _free_trials(requests: Iterable[UUID]) -> None:
-    for request in requests:
-        free_trial(request)
 
 
 def _lost(row: InFlight, generation_id: str, now: dt.datetime) -> Settlement:

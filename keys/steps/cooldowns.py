@@ -69,6 +69,12 @@ def free_trial(request_id: UUID) -> None:
     Cooldown.objects.filter(trial=request_id, cleared_at__isnull=True).update(trial=None, trial_at=None)
 
 
+def free_trials(request_ids: Iterable[UUID]) -> None:
+    """The same for many."""
+    trials = Cooldown.objects.filter(trial__in=list(request_ids), cleared_at__isnull=True)
+    trials.update(trial=None, trial_at=None)
+
+
 def pass_trial(request_id: UUID, now: dt.datetime) -> None:
     """The trial's first good event has come: its cooldowns are over."""
     Cooldown.objects.filter(trial=request_id, cleared_at__isnull=True).update(

@@ -11,6 +11,7 @@ import dataclasses
 import datetime as dt
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +27,20 @@ ASKABLE = (CostSource.UNKNOWN, CostSource.ESTIMATED)  # GET /generation may know
 _COST_RANK = {source: rank for rank, source in enumerate(CostSource.values)}
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the ledger has of a repeat. A replay repeats thousands, and most of them change nothing."""
+
+    cause: str
+    cost_source: str
+    generation_id: str
+
+    def can_be_improved_by(self, item: Settlement) -> bool:
+        is_lost = self.cause == Cause.INTERRUPTED != item.cause
+        is_better_known = _COST_RANK[item.cost_source] > _COST_RANK[self.cost_source]
+        return is_lost or is_better_known or bool(item.generation_id and not self.generation_id)
+
+
 def settle(items: Sequence[Settlement], *, sql: Statements, now: dt.datetime) -> list[UUID]:
     """Settle each once; answers the ids that had neither an InFlight nor a ledger row."""
     if not items:
@@ -38,7 +53,8 @@ def settle(items: Sequence[Settlement], *, sql: Statements, now: dt.datetime) ->
     repeats = []
     for item in items:
         if item.id in known or item.id in fresh:
-            repeats.append(item)
+            if item.id in fresh or known[item.id].can_be_improved_by(item):
+                repeats.append(item)
         else:
             fresh[item.id] = item
             if item.id not in in_flight:
@@ -233,7 +249,8 @@ def _never_asked(
     )
 
 
-def _known_rows(ids: Sequence[UUID]) -> set[UUID]:
+def _known_rows(ids: Sequence[UUID]) -> dict[UUID, _Known]:
     if not ids:
-        return set()
-    return set(RequestLog.objects.filter(pk__in=ids).values_list("pk", flat=True))
+        return {}
+    rows = RequestLog.objects.filter(pk__in=ids).values_list("pk", "cause", "cost_source", "generation_id")
+    return {row: _Known(*known) for row, *known in rows}

@@ -118,6 +118,47 @@ def test_it_replays_the_journals_of_the_dead_and_not_its_own(tmp_path: Path) -> 
     mine.close()
 
 
+def test_a_large_journal_is_replayed_over_several_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lane has requests to serve meanwhile; and nobody is looked for by beats before the journals are read."""
+    monkeypatch.setattr("keys.heartbeat.REPLAY_SECONDS", 0.0)
+    monkeypatch.setattr("keys.services.recovery._ROWS_PER_TRANSACTION", 2)
+    left = Journal(tmp_path, OTHER, max_bytes=10**6)
+    for _ in range(3):
+        left.record(settlement_of(in_flight(OTHER).id))
+    left.close()
+    beating = heartbeat(tmp_path, death=0.0, every=1000)
+
+    beating.beat()
+    assert RequestLog.objects.count() == 1
+    assert beating.due_in_seconds() < 1
+
+    for _ in range(9):
+        beating.beat()
+    assert set(RequestLog.objects.values_list("status", flat=True)) == {200}
+    assert (RequestLog.objects.count(), list(tmp_path.iterdir())) == (3, [])
+    assert beating.due_in_seconds() > 900
+
+
+def test_a_replay_that_is_left_in_the_middle_is_free_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keys.services.recovery._ROWS_PER_TRANSACTION", 2)
+    left = Journal(tmp_path, OTHER, max_bytes=10**6)
+    for _ in range(3):
+        left.record(settlement_of(uuid.uuid4()))
+    left.close()
+    beating = heartbeat(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("keys.heartbeat.REPLAY_SECONDS", 0.0)
+        beating.beat()
+
+    beating.end()
+    heartbeat(tmp_path, worker=OTHER).beat()
+
+    assert RequestLog.objects.count() == 3
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_database_that_fails_at_any_statement_makes_the_watch_begin_anew(tmp_path: Path) -> None:
     """Each statement of a beat is made to fail once; never is anybody found dead by the beat after it."""
     in_flight(OTHER)

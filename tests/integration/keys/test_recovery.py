@@ -32,7 +32,7 @@ from keys.services.recovery import (
     DeathWatch,
     Patrol,
     read_beats,
-    recover_journals,
+    recovery_steps,
     replay,
     settle_the_dead,
     settle_worker,
@@ -54,6 +54,10 @@ def folder(tmp_path: Path) -> Path:
 
 def worker_row(worker: uuid.UUID, beat: int = 1) -> Worker:
     return Worker.objects.create(id=worker, host="here", pid=1, role="web", beat=beat, beat_at=timezone.now())
+
+
+def recover_journals(folder: Path, now: dt.datetime | None = None) -> int:
+    return sum(recovery_steps(folder, lambda: now or timezone.now()))
 
 
 def trial_of(request: uuid.UUID) -> Cooldown:
@@ -160,7 +164,7 @@ def test_a_journals_settlement_is_the_row(folder: Path) -> None:
     item = settlement_of(row.id, failures=(failed_try(),))
     left_journal(folder, A, item)
 
-    assert recover_journals(folder, timezone.now()) == 1
+    assert recover_journals(folder) == 1
 
     written = RequestLog.objects.get()
     assert (written.status, written.cost_nano, written.cost_source) == (200, 12_345, CostSource.REPORTED)
@@ -174,7 +178,7 @@ def test_what_the_journal_does_not_settle_is_lost_but_its_generation_is_known(fo
     settled, lost = in_flight(A), in_flight(A)
     left_journal(folder, A, settlement_of(settled.id), **{f"r{lost.id.hex}": "gen-lost"})
 
-    assert recover_journals(folder, timezone.now()) == 2
+    assert recover_journals(folder) == 2
 
     row = RequestLog.objects.get(pk=lost.id)
     assert (row.cause, row.cost_source, row.generation_id) == (Cause.INTERRUPTED, CostSource.UNKNOWN, "gen-lost")
@@ -202,8 +206,38 @@ def test_a_replay_that_was_killed_half_way_is_finished_by_the_next(
     left_journal(folder, A, *items)
     replay(items[:1], timezone.now())
 
-    assert recover_journals(folder, timezone.now()) == 3
+    assert recover_journals(folder) == 3
     assert RequestLog.objects.count() == 3
+
+
+def test_a_replay_can_be_left_and_taken_up_and_keeps_others_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "_ROWS_PER_TRANSACTION", 4)  # lines, of which every other one is empty
+    left_journal(folder, A, *[settlement_of(in_flight(A).id) for _ in range(6)])
+    steps = recovery_steps(folder, timezone.now)
+
+    assert next(steps) == 2
+    assert (RequestLog.objects.count(), recover_journals(folder)) == (2, 0)
+
+    assert sum(steps) == 4
+    assert (RequestLog.objects.count(), list(folder.iterdir())) == (6, [])
+
+
+def test_each_step_is_recorded_at_its_own_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Roll-ups look for rows by the time they were recorded: a long replay must not hide behind its beginning."""
+    monkeypatch.setattr(recovery, "_ROWS_PER_TRANSACTION", 2)
+    left_journal(folder, A, *[settlement_of(in_flight(A).id) for _ in range(2)])
+    times = iter(timezone.now() + n * SECOND for n in range(9))
+
+    assert sum(recovery_steps(folder, lambda: next(times))) == 2
+    assert len(set(RequestLog.objects.values_list("recorded_at", flat=True))) == 2
+
+
+def test_a_replay_of_what_is_known_takes_few_queries(django_assert_max_num_queries: Any) -> None:
+    items = [settlement_of(uuid.uuid4()) for _ in range(50)]
+    replay(items, timezone.now())
+
+    with django_assert_max_num_queries(8):
+        replay(items, timezone.now())
 
 
 def test_a_replay_frees_the_trial_of_its_request() -> None:
@@ -239,7 +273,7 @@ def test_one_row_that_the_database_refuses_does_not_stop_the_others(
     left_journal(folder, A, *good[:2], poison, *good[2:])
 
     with caplog.at_level(logging.ERROR, logger="opensvm"):
-        assert recover_journals(folder, timezone.now()) == 5
+        assert recover_journals(folder) == 5
 
     row = RequestLog.objects.get(pk=poison.id)
     assert (row.flagged, row.cost_nano, row.output_tokens, row.model_asked) == (True, 12_345, 0, "")
@@ -252,8 +286,8 @@ def test_a_journal_with_what_can_never_be_stored_is_set_aside_once(folder: Path)
     good, hopeless = settlement_of(in_flight(A).id), settlement_of(in_flight(A).id, cost_nano=2**70)
     left_journal(folder, A, good, hopeless)
 
-    assert recover_journals(folder, timezone.now()) == 2  # the hopeless one as lost
-    assert recover_journals(folder, timezone.now()) == 0
+    assert recover_journals(folder) == 2  # the hopeless one as lost
+    assert recover_journals(folder) == 0
 
     assert [path.name for path in folder.iterdir()] == [f"{A}.journal.bad"]
     assert RequestLog.objects.get(pk=hopeless.id).cost_source == CostSource.UNKNOWN
@@ -263,15 +297,15 @@ def test_a_journal_with_what_can_never_be_stored_is_set_aside_once(folder: Path)
 def test_a_journal_that_can_not_be_read_does_not_stop_the_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left_journal(folder, A, settlement_of(in_flight(A).id))
     left_journal(folder, B, settlement_of(in_flight(B).id))
-    real_read = Path.read_bytes
+    real_open = Path.open
 
-    def read(path: Path) -> bytes:
+    def open_unless_bad(path: Path, *arguments: Any) -> Any:
         if str(A) in path.name:
             raise OSError("input/output error")
-        return real_read(path)
+        return real_open(path, *arguments)
 
-    monkeypatch.setattr(Path, "read_bytes", read)
-    assert recover_journals(folder, timezone.now()) == 1
+    monkeypatch.setattr(Path, "open", open_unless_bad)
+    assert recover_journals(folder) == 1
     assert [path.name for path in folder.iterdir()] == [f"{A}.journal"]
 
 
@@ -286,8 +320,8 @@ def test_a_journal_stays_when_the_database_does_not_take_it(folder: Path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(settlement, "settle", refuse)
         with pytest.raises(OperationalError):
-            recover_journals(folder, timezone.now())
-    assert recover_journals(folder, timezone.now()) == 1
+            recover_journals(folder)
+    assert recover_journals(folder) == 1
 
 
 OWNER = """
@@ -309,12 +343,12 @@ def test_a_process_that_was_killed_is_recovered_and_a_living_one_is_not(folder: 
     try:
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"recorded\n"
-        assert recover_journals(folder, timezone.now()) == 0
+        assert recover_journals(folder) == 0
     finally:
         owner.send_signal(signal.SIGKILL)
         owner.communicate(timeout=10)
 
-    assert recover_journals(folder, timezone.now()) == 2
+    assert recover_journals(folder) == 2
     assert RequestLog.objects.get(pk=settled.id).cost_nano == 12_345
     assert RequestLog.objects.get(pk=lost.id).generation_id == "gen-lost"
 
@@ -323,7 +357,7 @@ def test_the_cost_of_a_killed_request_is_asked_by_the_generation_of_the_journal(
     key = pool_key("sk-or-v1-test-recovery-kill")
     lost = in_flight(A, key_id=key)
     left_journal(folder, A, **{f"r{lost.id.hex}": "gen-lost"})
-    recover_journals(folder, timezone.now())
+    recover_journals(folder)
 
     def tell(request: httpx.Request) -> httpx.Response:
         assert request.url.params["id"] == "gen-lost"
@@ -503,46 +537,46 @@ def test_journals_come_before_beats(folder: Path) -> None:
     worker_row(A)
     left_journal(folder, A, settlement_of(row.id))
 
-    assert settle_the_dead(still_watch(), timezone.now(), journals=folder) == 1
+    assert settle_the_dead(still_watch(), timezone.now, journals=folder) == 1
     assert RequestLog.objects.get().status == 200
 
 
 def test_nobody_settles_itself() -> None:
     in_flight(A)
 
-    assert settle_the_dead(still_watch(), timezone.now(), myself=A) == 0
-    assert settle_the_dead(still_watch(), timezone.now()) == 1
+    assert settle_the_dead(still_watch(), timezone.now, myself=A) == 0
+    assert settle_the_dead(still_watch(), timezone.now) == 1
 
 
 def test_a_patrol_keeps_its_watch_over_its_rounds(folder: Path) -> None:
     patrol = Patrol(DeathWatch(death_seconds=0.05, longest_gap_seconds=60), folder)
     in_flight(A)
 
-    assert patrol.walk(timezone.now()) == 0
-    assert wait_for(lambda: patrol.walk(timezone.now())) == 1
+    assert patrol.walk() == 0
+    assert wait_for(lambda: patrol.walk()) == 1
 
 
 def test_a_patrol_begins_anew_when_the_database_failed(folder: Path) -> None:
     watch = DeathWatch(death_seconds=0.05, longest_gap_seconds=60)
     patrol = Patrol(watch, folder)
     in_flight(A)
-    patrol.walk(timezone.now())
+    patrol.walk()
     wait_for(lambda: True, after=0.06)
 
     with pytest.raises(Exception, match="nothere"), transaction.atomic(), connection.execute_wrapper(fail):
-        patrol.walk(timezone.now())
+        patrol.walk()
 
-    assert patrol.walk(timezone.now()) == 0
-    assert wait_for(lambda: patrol.walk(timezone.now())) == 1
+    assert patrol.walk() == 0
+    assert wait_for(lambda: patrol.walk()) == 1
 
 
 def test_two_threads_do_not_walk_at_once(folder: Path) -> None:
     patrol = Patrol(still_watch(), folder)
     in_flight(A)
     with patrol._guard:
-        assert patrol.walk(timezone.now()) == 0
+        assert patrol.walk() == 0
 
-    assert patrol.walk(timezone.now()) == 1
+    assert patrol.walk() == 1
 
 
 def test_the_background_task_finds_the_dead_over_its_runs(folder: Path, settings: Any) -> None:
