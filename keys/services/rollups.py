@@ -26,7 +26,7 @@ logger = logging.getLogger("opensvm.usage")
 LEASE = "usage.lease"
 LEASE_DURATION = dt.timedelta(minutes=3)  # longer than the task may take
 LONGEST_RUN_SECONDS = 60.0
-STEP = dt.timedelta(hours=1)  # a backlog is worked off in steps of so much `recorded_at`
+STEP = dt.timedelta(hours=6)  # a backlog is worked off in steps of so much `recorded_at`
 WRITE_ROWS = 100
 BEGINNING = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -90,8 +90,7 @@ def _catch_up(lease: Lease, now: dt.datetime) -> int:
             mark = now
         else:
             mark = min(now, max(mark, start) + STEP)
-            for hour in hours_of(Q(recorded_at__gte=start, recorded_at__lte=mark)):
-                written += _write(lease, hour)
+            written += _write(lease, hours_of(Q(recorded_at__gte=start, recorded_at__lte=mark)))
         _save_run(lease, mark)
     return written
 
@@ -112,13 +111,15 @@ def _first_row_after(mark: dt.datetime) -> dt.datetime | None:
     return found
 
 
-def _write(lease: Lease, hour: dt.datetime) -> int:
-    """Make the stored sums of `hour`, and of the day it is in, equal to its rows."""
-    wanted, traffic = _sums(hour)
-    written = HOURS.make_equal(lease, hour, wanted)
-    _write_traffic(lease, hour, traffic)
-    day = hour.astimezone(dt.UTC).date()
-    DAYS.make_equal(lease, day, _sums_of_hours(day))
+def _write(lease: Lease, hours: list[dt.datetime]) -> int:
+    """Make the stored sums of `hours`, and of the days they are in, equal to their rows."""
+    written = 0
+    for hour in hours:
+        wanted, traffic = _sums(hour)
+        written += HOURS.make_equal(lease, hour, wanted)
+        _write_traffic(lease, hour, traffic)
+    for day in sorted({hour.astimezone(dt.UTC).date() for hour in hours}):
+        DAYS.make_equal(lease, day, _sums_of_hours(day))
     return written
 
 
