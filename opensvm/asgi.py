@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import gc
 import logging
+import math
 import os
 import signal
 import sys
@@ -39,6 +40,7 @@ DATA_PLANE_PREFIX = "/v1/"
 _PROBES = frozenset({"/healthz", "/readyz"})  # asked for by address, so their Host is none of ours
 _PR_SET_PDEATHSIG = 1
 _LANE_STOP_SECONDS = 10.0
+_LAST_SECONDS = 8  # after the drain; the server's own patience is shorter
 _JOURNAL_SECONDS = 2.0  # what the ledger did not take in time goes to the journal
 
 
@@ -126,7 +128,11 @@ class Application:
 
 
 def _drain_on_sigterm(application: Application) -> None:
-    """Chain our handler before the server's: asyncio's own `add_signal_handler` would replace it."""
+    """Chain our handler before the server's: asyncio's own `add_signal_handler` would replace it.
+
+    The kernel's alarm ends the process when its time is over. Its server does so too, but may be gone itself; and
+    granian's handler may wait, with the interpreter's lock in its hands, for a thread that waits for that lock.
+    """
     loop = asyncio.get_running_loop()
     before = signal.getsignal(signal.SIGTERM)
 
@@ -136,6 +142,8 @@ def _drain_on_sigterm(application: Application) -> None:
             service.spawn_unwatched(application.drain(settings.OPENSVM_DRAIN_SECONDS))
 
     def on_sigterm(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(math.ceil(settings.OPENSVM_DRAIN_SECONDS) + _LAST_SECONDS)
         loop.call_soon_threadsafe(drain)
         if callable(before):
             before(number, frame)
