@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
+import threading
+import time
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -24,6 +28,7 @@ from opensvm.serve.errors import StartError
 TARGET = "opensvm.asgi:application"
 RESPAWN_SECONDS = 10.0  # longer than a worker's start, so that a reload never leaves us without one
 AFTER_DRAIN_SECONDS = 5.0
+SERVER_WATCH_SECONDS = 1.0
 BACKLOG = 2048
 OPEN_CONNECTIONS = 8192  # idle ones count too, and what is over it hangs
 
@@ -36,7 +41,24 @@ def main(target: str = TARGET) -> None:
     os.environ["OPENSVM_WEB_SERVER"] = str(os.getpid())  # the workers end with us
     server = build_server(target)
     logs.configure(settings.LOGGING)  # the server has set up its own when it was built
+    os.register_at_fork(after_in_child=partial(_watch_server, os.getpid()))
     server.serve()
+
+
+def _watch_server(server_pid: int) -> None:
+    """In a worker: see to it that it ends when the server process is gone.
+
+    Then nobody is left who would end, by force, a worker that hangs on its way out.
+    """
+    threading.Thread(target=_end_with, args=(server_pid,), name="server-watch", daemon=True).start()
+
+
+def _end_with(server_pid: int) -> None:
+    while os.getppid() == server_pid:
+        time.sleep(SERVER_WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(settings.OPENSVM_DRAIN_SECONDS + AFTER_DRAIN_SECONDS)
+    os._exit(1)
 
 
 def build_server(target: str) -> AbstractServer[Any]:

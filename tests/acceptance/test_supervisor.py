@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from opensvm.serve.children import ChildSpec
+from opensvm.serve.addresses import Address, answers
+from opensvm.serve.children import LAUNCHER, ChildSpec
 from opensvm.serve.errors import ChildFailed
 from opensvm.serve.supervisor import Supervisor
-from tests.acceptance.service import is_running, wait_until
+from tests.acceptance.service import Service, is_running, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,6 +97,27 @@ def test_plain_words_of_a_process_become_log_lines(
         _run([_spec("speak")], stop_when_heard)
     assert b'{"a": "log line"}\n' in capfdbinary.readouterr().out
     assert '{"a": "log line"}' not in caplog.messages
+
+
+def test_a_hanging_web_worker_ends_soon_after_its_server_was_killed(tmp_path: Path) -> None:
+    variables = {"OPENSVM_DRAIN": "0", "OPENSVM_WORKERS": "1"}
+    program = (
+        sys.executable,
+        str(LAUNCHER),
+        str(os.getpid()),
+        "opensvm.serve.web",
+        "tests.acceptance.hanging_app:application",
+    )
+    server = Service(tmp_path, {**variables, "DJANGO_SETTINGS_MODULE": "opensvm.settings"}, program=program).launch()
+    wait_until(lambda: _answers_now(Address("127.0.0.1", server.port)))
+    (worker,) = server.descendants()
+    server.kill()
+    assert is_running(worker)
+    wait_until(lambda: not is_running(worker))
+
+
+def _answers_now(address: Address) -> bool:
+    return asyncio.run(answers(address, "/"))
 
 
 def _spec(what: str, *arguments: str, role: str = "test") -> ChildSpec:
