@@ -88,6 +88,7 @@ class Application:
                     logger.exception("web process can't start", extra={"event": "web.start_failed"})
                     await send({"type": "lifespan.startup.failed", "message": str(exc)})
                     return
+                _calm_garbage_collector()
                 _drain_on_sigterm(self)
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
@@ -101,9 +102,6 @@ class Application:
         self.service = service or build_service()
         self.service.lane.start()
         self._data_plane = DataPlane(self.service)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 20)
 
     async def stop(self) -> None:
         """After the last answer: settle, write what waits, close upstream."""
@@ -152,6 +150,13 @@ def _drain_on_sigterm(application: Application) -> None:
         signal.signal(signal.SIGTERM, on_sigterm)
     except ValueError:
         return  # not the main thread: a test's server
+
+
+def _calm_garbage_collector() -> None:
+    """What is loaded stays for ever; looking through it again and again makes pauses of 30 to 60 ms."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _die_with_parent() -> None:
