@@ -32,6 +32,7 @@ from keys.services.recovery import (
     DeathWatch,
     Patrol,
     read_beats,
+    recover_journals,
     recovery_steps,
     replay,
     settle_the_dead,
@@ -54,10 +55,6 @@ def folder(tmp_path: Path) -> Path:
 
 def worker_row(worker: uuid.UUID, beat: int = 1) -> Worker:
     return Worker.objects.create(id=worker, host="here", pid=1, role="web", beat=beat, beat_at=timezone.now())
-
-
-def recover_journals(folder: Path, now: dt.datetime | None = None) -> int:
-    return sum(recovery_steps(folder, lambda: now or timezone.now()))
 
 
 def trial_of(request: uuid.UUID) -> Cooldown:
@@ -164,7 +161,7 @@ def test_a_journals_settlement_is_the_row(folder: Path) -> None:
     item = settlement_of(row.id, failures=(failed_try(),))
     left_journal(folder, A, item)
 
-    assert recover_journals(folder) == 1
+    assert recover_journals(folder, timezone.now()) == 1
 
     written = RequestLog.objects.get()
     assert (written.status, written.cost_nano, written.cost_source) == (200, 12_345, CostSource.REPORTED)
@@ -178,7 +175,7 @@ def test_what_the_journal_does_not_settle_is_lost_but_its_generation_is_known(fo
     settled, lost = in_flight(A), in_flight(A)
     left_journal(folder, A, settlement_of(settled.id), **{f"r{lost.id.hex}": "gen-lost"})
 
-    assert recover_journals(folder) == 2
+    assert recover_journals(folder, timezone.now()) == 2
 
     row = RequestLog.objects.get(pk=lost.id)
     assert (row.cause, row.cost_source, row.generation_id) == (Cause.INTERRUPTED, CostSource.UNKNOWN, "gen-lost")
@@ -206,7 +203,7 @@ def test_a_replay_that_was_killed_half_way_is_finished_by_the_next(
     left_journal(folder, A, *items)
     replay(items[:1], timezone.now())
 
-    assert recover_journals(folder) == 3
+    assert recover_journals(folder, timezone.now()) == 3
     assert RequestLog.objects.count() == 3
 
 
@@ -216,7 +213,7 @@ def test_a_replay_can_be_left_and_taken_up_and_keeps_others_out(folder: Path, mo
     steps = recovery_steps(folder, timezone.now)
 
     assert next(steps) == 2
-    assert (RequestLog.objects.count(), recover_journals(folder)) == (2, 0)
+    assert (RequestLog.objects.count(), recover_journals(folder, timezone.now())) == (2, 0)
 
     assert sum(steps) == 4
     assert (RequestLog.objects.count(), list(folder.iterdir())) == (6, [])
@@ -273,7 +270,7 @@ def test_one_row_that_the_database_refuses_does_not_stop_the_others(
     left_journal(folder, A, *good[:2], poison, *good[2:])
 
     with caplog.at_level(logging.ERROR, logger="opensvm"):
-        assert recover_journals(folder) == 5
+        assert recover_journals(folder, timezone.now()) == 5
 
     row = RequestLog.objects.get(pk=poison.id)
     assert (row.flagged, row.cost_nano, row.output_tokens, row.model_asked) == (True, 12_345, 0, "")
@@ -286,8 +283,8 @@ def test_a_journal_with_what_can_never_be_stored_is_set_aside_once(folder: Path)
     good, hopeless = settlement_of(in_flight(A).id), settlement_of(in_flight(A).id, cost_nano=2**70)
     left_journal(folder, A, good, hopeless)
 
-    assert recover_journals(folder) == 2  # the hopeless one as lost
-    assert recover_journals(folder) == 0
+    assert recover_journals(folder, timezone.now()) == 2  # the hopeless one as lost
+    assert recover_journals(folder, timezone.now()) == 0
 
     assert [path.name for path in folder.iterdir()] == [f"{A}.journal.bad"]
     assert RequestLog.objects.get(pk=hopeless.id).cost_source == CostSource.UNKNOWN
@@ -305,7 +302,7 @@ def test_a_journal_that_can_not_be_read_does_not_stop_the_others(folder: Path, m
         return real_open(path, *arguments)
 
     monkeypatch.setattr(Path, "open", open_unless_bad)
-    assert recover_journals(folder) == 1
+    assert recover_journals(folder, timezone.now()) == 1
     assert [path.name for path in folder.iterdir()] == [f"{A}.journal"]
 
 
@@ -320,8 +317,8 @@ def test_a_journal_stays_when_the_database_does_not_take_it(folder: Path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(settlement, "settle", refuse)
         with pytest.raises(OperationalError):
-            recover_journals(folder)
-    assert recover_journals(folder) == 1
+            recover_journals(folder, timezone.now())
+    assert recover_journals(folder, timezone.now()) == 1
 
 
 OWNER = """
@@ -343,12 +340,12 @@ def test_a_process_that_was_killed_is_recovered_and_a_living_one_is_not(folder: 
     try:
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"recorded\n"
-        assert recover_journals(folder) == 0
+        assert recover_journals(folder, timezone.now()) == 0
     finally:
         owner.send_signal(signal.SIGKILL)
         owner.communicate(timeout=10)
 
-    assert recover_journals(folder) == 2
+    assert recover_journals(folder, timezone.now()) == 2
     assert RequestLog.objects.get(pk=settled.id).cost_nano == 12_345
     assert RequestLog.objects.get(pk=lost.id).generation_id == "gen-lost"
 
@@ -357,7 +354,7 @@ def test_the_cost_of_a_killed_request_is_asked_by_the_generation_of_the_journal(
     key = pool_key("sk-or-v1-test-recovery-kill")
     lost = in_flight(A, key_id=key)
     left_journal(folder, A, **{f"r{lost.id.hex}": "gen-lost"})
-    recover_journals(folder)
+    recover_journals(folder, timezone.now())
 
     def tell(request: httpx.Request) -> httpx.Response:
         assert request.url.params["id"] == "gen-lost"
