@@ -7,13 +7,23 @@ from collections.abc import Callable
 from keys.admin.row_actions import Outcome, RowAction
 from keys.key_states import KeyAction, allows
 from keys.models import KeyState, OpenRouterKey
-from keys.services import checks, cooldowns, keys
+from keys.services import checks, cooldowns, keys, rotation
 from keys.services.audit import Actor
 
 RETIRE_WARNING = (
     "The service erases its copy of the secret for ever and sends no new request with it; open requests finish. "
     "Its history and its costs stay. The key stays valid at OpenRouter until it is deleted there. "
     "A retired key can't be enabled or added again."
+)
+
+
+DRAIN_WARNING = (
+    "The old key gets no new requests from now on; its successor does. Open requests finish, and then the old key is "
+    "retired: its secret is erased. Until then the rotation can be cancelled."
+)
+CANCEL_WARNING = (
+    "The old key goes on as it did before the rotation. Its successor is disabled: its open requests finish, and it "
+    "can be enabled as a key of its own, or retired."
 )
 
 
@@ -30,6 +40,31 @@ def _by(service: Callable[..., object]) -> Callable[[OpenRouterKey, Actor], Outc
         return Outcome()
 
     return run
+
+
+def _has_no_rotation(key: OpenRouterKey) -> str:
+    is_open = key.replaced_by_id is not None and key.state != KeyState.RETIRED
+    return "" if is_open else f"already {key.get_state_display()}" if key.state == KeyState.RETIRED else "no rotation"
+
+
+def _can_not_drain(key: OpenRouterKey) -> str:
+    if no_rotation := _has_no_rotation(key):
+        return no_rotation
+    if not allows(KeyAction.DRAIN, key.state):
+        return f"already {key.get_state_display()}"
+    return "" if _successor_serves(key) else "its successor does not serve yet"
+
+
+def _can_not_finish(key: OpenRouterKey) -> str:
+    if no_rotation := _has_no_rotation(key):
+        return no_rotation
+    if key.state == KeyState.ACTIVE:
+        return "not drained"
+    return "" if _successor_serves(key) else "its successor does not serve"
+
+
+def _successor_serves(key: OpenRouterKey) -> bool:
+    return key.replaced_by is not None and key.replaced_by.state == KeyState.ACTIVE
 
 
 def _check(key: OpenRouterKey, actor: Actor) -> Outcome:
@@ -58,6 +93,16 @@ KEY_ACTIONS = (
     RowAction("disable", "Disable", "disabled", _unless_allowed(KeyAction.DISABLE), _by(keys.disable_key)),
     RowAction("enable", "Enable", "enabled", _unless_allowed(KeyAction.ENABLE), _by(keys.enable_key)),
     RowAction("clear_cooldown", "Clear cooldown", "cleared", _is_cooling, _by(cooldowns.clear_cooldowns)),
+    RowAction("drain", "Drain", "draining", _can_not_drain, _by(rotation.drain_key), warning=DRAIN_WARNING),
+    RowAction("finish_rotation", "Finish rotation", "retired", _can_not_finish, _by(rotation.finish_rotation)),
+    RowAction(
+        "cancel_rotation",
+        "Cancel rotation",
+        "cancelled",
+        _has_no_rotation,
+        _by(rotation.cancel_rotation),
+        warning=CANCEL_WARNING,
+    ),
     RowAction(
         "retire",
         "Retire",

@@ -15,10 +15,9 @@ class SecretField(forms.CharField):
     """Takes a secret and hands it on sealed. The page never gets it back, also not after an error."""
 
     def __init__(self, **options: Any) -> None:
-        widget = forms.PasswordInput(
-            render_value=False, attrs={"autocomplete": "off", "spellcheck": "false", "class": "vTextField"}
-        )
-        super().__init__(widget=widget, **options)
+        attributes = {"autocomplete": "off", "spellcheck": "false", "class": "vTextField"}
+        widget = forms.PasswordInput(render_value=False, attrs=attributes)
+        super().__init__(**{"widget": widget} | options)
 
     def clean(self, value: Any) -> Any:
         return Sealed(super().clean(value))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from keys.admin.audit import change_of
-from keys.admin.cooldowns import ended_of, trial_of
-from keys.admin.display import cost, stamp, stamp_with_distance
+from keys.admin.cooldowns import trial_of
+from keys.admin.display import cost, stamp_with_distance
 from keys.admin.rows import list_of
-from keys.models import AuditEvent, Cooldown, OpenRouterKey, RequestLog
+from keys.admin.timeline import timeline_of
+from keys.models import Cooldown, OpenRouterKey, RequestLog
+from keys.services.rotation import find_rotation
 from keys.usage import Usage
 
 if TYPE_CHECKING:
@@ -16,17 +17,17 @@ if TYPE_CHECKING:
 
     from keys.admin.pool import KeyView
 
-MOST_EVENTS = 50
-
 
 def page_sections(key: OpenRouterKey, view: KeyView, user: AbstractBaseUser | AnonymousUser) -> dict[str, Any]:
     """For the template; each section only for who may view its table. A fixed number of queries."""
     may_view = user.has_perm  # type: ignore[union-attr]  # the admin lets no other users in
     sections: dict[str, Any] = {"days": _days(view)}
     if may_view("keys.view_cooldown"):
-        sections |= {"open_cooldowns": _open_cooldowns(view), "past_cooldowns": _past_cooldowns(key)}
-    if may_view("keys.view_auditevent"):
-        sections["events"] = _events(key)
+        sections["open_cooldowns"] = _open_cooldowns(view)
+    sections["timeline"] = timeline_of(
+        key, with_events=may_view("keys.view_auditevent"), with_cooldowns=may_view("keys.view_cooldown")
+    )
+    sections["rotation"] = find_rotation(key.pk)
     if may_view("keys.view_requestlog"):
         sections["requests_link"] = list_of(RequestLog, f"key__id__exact={key.pk}")
     return sections
@@ -50,21 +51,6 @@ def _open_cooldowns(view: KeyView) -> list[dict[str, Any]]:
     ]
 
 
-def _past_cooldowns(key: OpenRouterKey) -> list[dict[str, Any]]:
-    rows = Cooldown.objects.filter(key=key, cleared_at__isnull=False)[:MOST_EVENTS]
-    return [
-        {
-            "cause": row.get_cause_display(),
-            "detail": row.detail,
-            "since": stamp(row.started_at),
-            "until": stamp(row.until),
-            "repeat": row.repeat,
-            "ended": ended_of(row),
-        }
-        for row in rows
-    ]
-
-
 def _days(view: KeyView) -> list[dict[str, Any]]:
     return [{"day": line.day.isoformat(), **numbers_of(line.usage)} for line in reversed(view.days)]
 
@@ -78,11 +64,3 @@ def numbers_of(usage: Usage) -> dict[str, str]:
         "tokens_out": f"{usage.output_tokens:,}",
         "cost": cost(usage.cost_nano, usage.unknown_costs),
     }
-
-
-def _events(key: OpenRouterKey) -> list[dict[str, Any]]:
-    rows = AuditEvent.objects.filter(object_type="openrouterkey", object_id=str(key.pk))[:MOST_EVENTS]
-    return [
-        {"at": stamp(row.at), "actor": row.actor, "action": row.action, "change": change_of(row), "ip": row.ip}
-        for row in rows
-    ]

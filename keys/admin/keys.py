@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
@@ -19,12 +19,15 @@ from keys.admin.display import NOTHING, cost, dollars, relative, stamp, stamp_wi
 from keys.admin.filters import StateFilter
 from keys.admin.key_actions import KEY_ACTIONS, check_outcome
 from keys.admin.key_forms import AddKeyForm, ChangeKeyForm
+from keys.admin.key_import import ImportPages
 from keys.admin.key_page import page_sections
 from keys.admin.pool import blocking_of, one_account_warning, view_keys
-from keys.admin.row_actions import RowActionsAdmin
+from keys.admin.rotation import DueRotationFilter, RotationPages, rotation_page
+from keys.admin.row_actions import RowAction, RowActionsAdmin
 from keys.admin.rows import link_to
 from keys.models import KeyState, OpenRouterKey
 from keys.services.keys import add_key, edit_key
+from keys.services.rotation import refusal_to_rotate
 
 if TYPE_CHECKING:
     from keys.admin.pool import KeyView
@@ -51,11 +54,20 @@ def _view(key: OpenRouterKey) -> KeyView:
     return view
 
 
+def rotate_chosen(admin: KeyAdmin, request: HttpRequest, queryset: QuerySet[OpenRouterKey]) -> HttpResponse | None:
+    """The list's action: leads to the page of the one key."""
+    chosen = list(queryset[:2])
+    if len(chosen) == 1:
+        return HttpResponseRedirect(rotation_page(chosen[0].pk))
+    admin.message_user(request, "Choose one key: each needs a successor of its own.", messages.WARNING)
+    return None
+
+
 @admin.register(OpenRouterKey)
-class KeyAdmin(RowActionsAdmin):
+class KeyAdmin(RowActionsAdmin, RotationPages, ImportPages):
     row_actions = KEY_ACTIONS
     change_form_template = "keys/admin/key_change.html"
-    change_list_template = "keys/admin/key_list.html"
+    change_list_template = "keys/admin/openrouterkey_list.html"
     list_display = (
         "named",
         "badge",
@@ -66,7 +78,7 @@ class KeyAdmin(RowActionsAdmin):
         "rotation",
         "checked",
     )
-    list_filter = (StateFilter, "account")
+    list_filter = (StateFilter, "account", DueRotationFilter)
     search_fields = ("name", "tail", "note", "label")
     ordering = ("created_at", "pk")
     sortable_by = ("named", "tier")
@@ -79,7 +91,12 @@ class KeyAdmin(RowActionsAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[OpenRouterKey]:
-        return super().get_queryset(request).select_related("account").defer("secret")
+        return (
+            super()
+            .get_queryset(request)
+            .select_related("account", "replaced_by")
+            .defer("secret", "replaced_by__secret")
+        )
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return KeyChangeList
@@ -106,6 +123,16 @@ class KeyAdmin(RowActionsAdmin):
         for row in unread:
             row.blocking = blocking[row.pk]
         return rows
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        actions = super().get_actions(request)
+        if self.has_change_permission(request):
+            actions["rotate"] = (rotate_chosen, "rotate", "Rotate…")
+        return actions
+
+    def page_after(self, request: HttpRequest, action: RowAction, row: Any) -> str:
+        is_rotation = action.name == "drain" or request.GET.get("back") == "rotation"
+        return rotation_page(row.pk) if is_rotation else super().page_after(request, action, row)
 
     @method_decorator(sensitive_post_parameters("key_text"))
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None) -> Any:
@@ -135,6 +162,8 @@ class KeyAdmin(RowActionsAdmin):
         if key is not None:
             attach_views([key])
             context.update(page_sections(key, _view(key), request.user))
+            if self.has_change_permission(request, key) and (context["rotation"] or not refusal_to_rotate(key)):
+                context["rotate_link"] = rotation_page(key.pk)
         return super().render_change_form(request, context, *args, **kwargs)
 
     @admin.display(description="key", ordering="name")

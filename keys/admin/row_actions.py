@@ -139,10 +139,14 @@ class RowActionsAdmin(ServiceAdmin):
         self.prepare([row])
         if request.method == "POST":
             self.perform(request, chosen, [row])
-            return HttpResponseRedirect(self._page_of(row))
+            return HttpResponseRedirect(self.page_after(request, chosen, row))
         if not chosen.warning:
             return HttpResponseNotAllowed(["POST"])
         return self.ask(request, chosen, [row], cancel=self._page_of(row), hidden=[])
+
+    def page_after(self, request: HttpRequest, action: RowAction, row: Any) -> str:
+        """Where an action of the page leads; for overriding."""
+        return self._page_of(row)
 
     def perform(self, request: HttpRequest, action: RowAction, rows: Iterable[Any]) -> None:
         report = apply(action, rows, actor_of(request))

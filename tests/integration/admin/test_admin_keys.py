@@ -378,7 +378,7 @@ def test_the_page_explains_open_cooldowns_and_keeps_the_past_ones(desk: Client) 
 
     assert "limit of 20 requests a minute" in page
     assert "no such key" in page
-    assert "by check, after" in page
+    assert "cooldown ends" in page
 
 
 @pytest.mark.parametrize(
