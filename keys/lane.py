@@ -35,7 +35,7 @@ MAX_BATCH = 256
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 _MOST_CONFLICTS = 10
-_BUSY_MS = 500  # SQLite: our own processes queue on the lock file; so long another program's lock is waited for
+_BUSY_MS = 300  # SQLite: our own processes queue on the lock file; so long another program's lock is waited for
 
 
 class LaneFull(Exception):
@@ -222,22 +222,32 @@ class Lane:
     def _run(self, batch: Sequence[Waiting]) -> None:
         """Run a batch until each item has its outcome."""
         waiting = list(batch)
-        tries = 0
         while waiting:
             try:
                 with self._watch.working():
-                    self._commit(waiting)
+                    self._commit_at_last(waiting)
             except Exception as exc:
                 if not is_outage(exc):
                     self._bisect(waiting, exc)
                     return
-                tries += 1
-                connection.close()
-                if tries > (_MOST_CONFLICTS if is_conflict(exc) else 1):
-                    waiting = self._refuse_while_away(waiting, exc)
+                waiting = self._refuse_while_away(waiting, exc)
             else:
                 self._note_return()
                 return
+
+    def _commit_at_last(self, waiting: Sequence[Waiting]) -> None:
+        """A lost connection or a conflict alone is no outage: the whole batch again."""
+        tries = 0
+        while True:
+            try:
+                return self._commit(waiting)
+            except Exception as exc:
+                if not is_outage(exc):
+                    raise
+                connection.close()
+                tries += 1
+                if tries > (_MOST_CONFLICTS if is_conflict(exc) else 1):
+                    raise
 
     def _commit(self, waiting: Sequence[Waiting]) -> None:
         self._tune()

@@ -52,6 +52,7 @@ class Link:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter | None = None
     answered: int = 0
+    is_muted: bool = False  # it is being cut: what the server still says goes nowhere
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def cut(self, how: Cut) -> None:
@@ -189,6 +190,7 @@ class FaultProxy:
             await self._write(chunk, to)
             return True
         self._triggered += 1
+        link.is_muted = faults.then != "delay"
         if faults.then == "delay":
             await asyncio.sleep(faults.delay_seconds)
         if faults.then != "cut_before":
@@ -203,7 +205,7 @@ class FaultProxy:
         """The server's bytes on their way to the client; False when the connection was cut."""
         faults = self._faults
         limit = faults.cut_after_bytes
-        if faults.then == "cut_after" and faults.on and self._triggered:
+        if link.is_muted:
             return False
         kept = chunk if limit is None else chunk[: max(limit - link.answered, 0)]
         link.answered += len(chunk)

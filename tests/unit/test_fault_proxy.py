@@ -109,10 +109,13 @@ def test_a_word_of_the_client_cuts_before_or_after_the_server_has_it(then: str, 
         with _connect(proxy) as client:
             client.sendall(b"COMMIT")
             assert _read_to_the_end(client)[0] == b""
+        proxy.behave(on=b"COMMIT", then=then, times=0)
+        with _connect(proxy) as client:
+            assert _ask(client, b"BEGIN") == b"BEGINBEGIN"
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
     server.join(WAIT_SECONDS)
-    assert heard == ([b"COMMIT"] if arrives else [])
+    assert heard == ([b"COMMIT", b"BEGIN"] if arrives else [b"BEGIN"])
 
 
 def _serve(listener: socket.socket, heard: list[bytes] | None = None) -> None:

@@ -1,0 +1,1 @@
+"""The parts of the crash loop: load from many clients, a killer, and the comparing of three ledgers."""
