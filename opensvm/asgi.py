@@ -27,7 +27,7 @@ from django.core.handlers.asgi import ASGIHandler  # noqa: E402 - Django must be
 
 from keys.uuid7 import new_request_uuid, request_id_of  # noqa: E402
 from opensvm import health  # noqa: E402
-from opensvm.edge import check_framing, trusted_scope, with_host  # noqa: E402
+from opensvm.edge import check_framing, is_data_plane, trusted_scope, with_host  # noqa: E402
 from opensvm.wiring import build_service  # noqa: E402
 from proxy.errors import Refusal, error_body, refusal_headers  # noqa: E402
 from proxy.exchange import Message, Receive, Scope, Send  # noqa: E402
@@ -36,7 +36,6 @@ from proxy.service import Service  # noqa: E402
 
 logger = logging.getLogger("opensvm")
 
-DATA_PLANE_PREFIX = "/v1/"
 _PROBES = frozenset({"/healthz", "/readyz"})  # asked for by address, so their Host is none of ours
 _PR_SET_PDEATHSIG = 1
 _LANE_STOP_SECONDS = 10.0
@@ -69,7 +68,7 @@ class Application:
             await _refuse(refusal, send)
             return
         scope = trusted_scope(scope, settings.OPENSVM_TRUSTED_PROXIES)
-        if scope["path"].startswith(DATA_PLANE_PREFIX) and self._data_plane is not None:
+        if is_data_plane(scope["path"]) and self._data_plane is not None:
             await self._data_plane(scope, receive, send)
         else:
             if scope["path"] in _PROBES:

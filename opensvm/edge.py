@@ -43,7 +43,7 @@ def trusted_scope(scope: Scope, trusted: Iterable[IPNetwork]) -> Scope:
     headers: Headers = [(name.lower(), value) for name, value in scope["headers"] if b"_" not in name]
     forwarded = {name: value for name, value in headers if name in _FORWARDED}
     rest = [(name, value) for name, value in headers if name not in _FORWARDED]
-    result = dict(scope, headers=rest)
+    result = dict(scope, headers=rest, path=f"/{scope['path'].lstrip('/')}")
     networks = tuple(trusted)
     peer = (scope.get("client") or ("", 0))[0]
     if networks and _is_trusted(peer, networks):
@@ -53,6 +53,12 @@ def trusted_scope(scope: Scope, trusted: Iterable[IPNetwork]) -> Scope:
         if forwarded.get(b"x-forwarded-proto", b"").strip().lower() in {b"http", b"https"}:
             result["scheme"] = forwarded[b"x-forwarded-proto"].strip().lower().decode()
     return result
+
+
+def is_data_plane(path: str) -> bool:
+    """Whether the path is under /v1, also as `//v1/…`, which a base URL with a slash at its end makes of it."""
+    clean = path.lstrip("/")
+    return clean == "v1" or clean.startswith("v1/")
 
 
 def with_host(scope: Scope, host: str) -> Scope:

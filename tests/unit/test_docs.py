@@ -46,7 +46,7 @@ def test_every_setting_is_in_the_readme_and_the_other_way_round() -> None:
 
 def test_every_setting_is_in_the_example_file() -> None:
     example = (ROOT / ".env.example").read_text()
-    named = set(re.findall(r"^#? ?([A-Z][A-Z_]+)=", example, re.MULTILINE))
+    named = set(re.findall(r"^#? ?([A-Z]+_[A-Z_]+)=", example, re.MULTILINE))
     assert named == _settings_in_readme() - {"OPENSVM_TIME_SCALE"}
 
 

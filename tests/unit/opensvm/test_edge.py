@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from opensvm.edge import check_framing, trusted_scope
+from opensvm.edge import check_framing, is_data_plane, trusted_scope
 from opensvm.environment import IPNetwork
 from proxy.errors import Refusal
 
@@ -142,3 +142,13 @@ def test_the_scope_it_was_given_is_left_as_it_was() -> None:
     scope = {"headers": [(b"x_a", b"1"), HOST], "client": ("10.1.2.3", 5), "scheme": "http"}
     trusted_scope(scope, TRUSTED)
     assert scope["headers"] == [(b"x_a", b"1"), HOST]
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v1/messages", "//v1/messages", "/v1/models/anthropic/claude"])
+def test_what_is_under_v1_goes_to_the_data_plane(path: str) -> None:
+    assert is_data_plane(path)
+
+
+@pytest.mark.parametrize("path", ["/", "/v10/messages", "/admin/v1/", "/api/v1/messages", "/V1/messages"])
+def test_nothing_else_goes_to_the_data_plane(path: str) -> None:
+    assert not is_data_plane(path)
