@@ -134,12 +134,17 @@ def test_a_unix_socket_has_no_address(peer: Any) -> None:
 
 def test_without_trusted_proxies_nobody_is_believed() -> None:
     none: list[IPNetwork] = []
-    scope = {"headers": [HOST, (b"x-forwarded-for", b"203.0.113.7")], "client": ("127.0.0.1", 5), "scheme": "http"}
+    scope = {
+        "headers": [HOST, (b"x-forwarded-for", b"203.0.113.7")],
+        "client": ("127.0.0.1", 5),
+        "scheme": "http",
+        "path": "/",
+    }
     assert trusted_scope(scope, none)["client"] == ("127.0.0.1", 5)
 
 
 def test_the_scope_it_was_given_is_left_as_it_was() -> None:
-    scope = {"headers": [(b"x_a", b"1"), HOST], "client": ("10.1.2.3", 5), "scheme": "http"}
+    scope = {"headers": [(b"x_a", b"1"), HOST], "client": ("10.1.2.3", 5), "scheme": "http", "path": "/"}
     trusted_scope(scope, TRUSTED)
     assert scope["headers"] == [(b"x_a", b"1"), HOST]
 
