@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from typing import Any
 
 from django import forms
@@ -14,19 +12,21 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_variables
 
 from keys import usage
 from keys.admin.base import RefusableForm, actor_of
 from keys.admin.client_actions import CLIENT_ACTIONS
-from keys.admin.display import cost, stamp, stamp_with_distance
+from keys.admin.client_replacement import ReplacementPage, replacement_page
+from keys.admin.display import NOTHING, cost, stamp, stamp_with_distance
 from keys.admin.filters import RevokedFilter
 from keys.admin.row_actions import RowActionsAdmin
-from keys.admin.rows import list_of, page_of
-from keys.models import Client, ModelAlias, RequestLog
-from keys.services.clients import create_client, edit_client
+from keys.admin.rows import link_to, list_of, page_of
+from keys.admin.snippets import snippets_for
+from keys.models import Client, ModelAlias, RequestLog, UsageHour
+from keys.services.clients import create_client, edit_client, refusal_to_replace
 
 ANY_MODEL = "anthropic/claude-3.5-sonnet"
 
@@ -63,17 +63,17 @@ def attach_costs(clients: list[Client]) -> list[Client]:
 
 
 @admin.register(Client)
-class ClientAdmin(RowActionsAdmin):
+class ClientAdmin(RowActionsAdmin, ReplacementPage):
     row_actions = CLIENT_ACTIONS
     change_form_template = "keys/admin/client_change.html"
     list_display = ("name", "badge", "prefix", "scopes", "last_used", "cost_today", "expires", "created")
     list_filter = (RevokedFilter,)
     search_fields = ("name", "prefix")
     sortable_by = ("name",)
-    facts = ("badge", "prefix", "scopes", "last_used", "cost_today", "created")
+    facts = ("badge", "replacement", "prefix", "scopes", "last_used", "cost_today", "created")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Client]:
-        return super().get_queryset(request).select_related("created_by")
+        return super().get_queryset(request).select_related("created_by", "replaced_by", "replaces")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return ClientChangeList
@@ -102,14 +102,21 @@ class ClientAdmin(RowActionsAdmin):
     @sensitive_variables()
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         client_key: str = request.new_client_key  # type: ignore[attr-defined]  # see save_by_service
+        return self.show_once(request, client_key, obj)
+
+    @sensitive_variables()
+    def show_once(self, request: HttpRequest, client_key: str, client: Client, **context: Any) -> HttpResponse:
+        replaced: Client | None = context.get("replaced")
         context = {
+            **context,
+            "replaced_until": stamp(replaced.expires_at) if replaced else "",
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": "Client key",
-            "client": obj,
+            "client": client,
             "client_key": client_key,
-            "curl": ready_curl(client_key, _some_model()),
-            "page": page_of(obj),
+            "snippets": snippets_for(client_key, url=settings.OPENSVM_URL, model=_some_model()),
+            "page": page_of(client),
         }
         headers = {"Cache-Control": "no-store, private", "Pragma": "no-cache"}
         return TemplateResponse(request, "keys/admin/client_created.html", context, headers=headers)
@@ -119,13 +126,27 @@ class ClientAdmin(RowActionsAdmin):
         if client is not None:
             attach_costs([client])
             if request.user.has_perm("keys.view_requestlog"):
-                context["requests_link"] = list_of(RequestLog, f"client__id__exact={client.pk}")
+                context["requests_link"] = list_of(RequestLog, f"client={client.pk}")
+            if request.user.has_perm("keys.view_usagehour"):
+                context["cost_link"] = list_of(UsageHour, f"group=day&client={client.pk}")
+            may_replace = self.has_change_permission(request, client) and self.has_add_permission(request)
+            if may_replace and not refusal_to_replace(client, timezone.now()):
+                context["replace_link"] = replacement_page(client)
         return super().render_change_form(request, context, *args, **kwargs)
 
     @admin.display(description="state")
     def badge(self, client: Client) -> SafeString:
         tone, word, reason = _state_of(client)
         return format_html('<span class="badge is-{}">{}</span> <span class="reason">{}</span>', tone, word, reason)
+
+    @admin.display(description="replacement")
+    def replacement(self, client: Client) -> SafeString | str:
+        lines = []
+        if client.replaced_by is not None:
+            lines.append(format_html("replaced by {}", link_to(client.replaced_by)))
+        if (older := getattr(client, "replaces", None)) is not None:
+            lines.append(format_html("replaces {}", link_to(older)))
+        return format_html_join(", ", "{}", ((line,) for line in lines)) or NOTHING
 
     @admin.display(description="last used")
     def last_used(self, client: Client) -> SafeString | str:
@@ -146,20 +167,6 @@ class ClientAdmin(RowActionsAdmin):
         return format_html("{} {}", stamp(client.created_at), by)
 
 
-def ready_curl(client_key: str, model: str) -> str:
-    """A first request to paste into a shell."""
-    body = {"model": model, "max_tokens": 100, "messages": [{"role": "user", "content": "Hello!"}]}
-    return " \\\n  ".join(
-        (
-            f"curl {settings.OPENSVM_URL}/v1/messages",
-            f"-H {shlex.quote(f'x-api-key: {client_key}')}",
-            "-H 'anthropic-version: 2023-06-01'",
-            "-H 'content-type: application/json'",
-            f"-d {shlex.quote(json.dumps(body))}",
-        )
-    )
-
-
 def _some_model() -> str:
     return ModelAlias.objects.order_by("pk").values_list("name", flat=True).first() or ANY_MODEL
 
@@ -169,4 +176,6 @@ def _state_of(client: Client) -> tuple[str, str, SafeString | str]:
         return "off", "revoked", stamp(client.revoked_at)
     if client.expires_at is not None and client.expires_at <= timezone.now():
         return "off", "expired", stamp(client.expires_at)
+    if client.replaced_by_id is not None and client.expires_at is not None:
+        return "wait", "replaced", format_html("ends {}", stamp(client.expires_at))
     return "good", "valid", ""

@@ -29,7 +29,7 @@ def page_sections(key: OpenRouterKey, view: KeyView, user: AbstractBaseUser | An
     )
     sections["rotation"] = find_rotation(key.pk)
     if may_view("keys.view_requestlog"):
-        sections["requests_link"] = list_of(RequestLog, f"key__id__exact={key.pk}")
+        sections["requests_link"] = list_of(RequestLog, f"key={key.pk}")
     return sections
 
 

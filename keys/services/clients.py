@@ -79,7 +79,7 @@ def replace_client(
         if refusal := refusal_to_replace(old, now):
             raise IllegalStateChange(old, refusal, "replaced")
         client_key, new = create_client(
-            actor=actor, name=name or _next_name(old), scopes=old.scopes.split(), expires_at=old.expires_at
+            actor=actor, name=name or next_name(old), scopes=old.scopes.split(), expires_at=old.expires_at
         )
         ends = min(now + grace, old.expires_at or now + grace)
         after = {"replaced_by": new, "expires_at": ends} if grace else {"replaced_by": new, "revoked_at": now}
@@ -99,7 +99,7 @@ def refusal_to_replace(client: Client, now: dt.datetime) -> str:
     return "expired" if client.expires_at is not None and client.expires_at <= now else ""
 
 
-def _next_name(client: Client) -> str:
+def next_name(client: Client) -> str:
     """`phone`, `phone.2`, `phone.3`: the first one's name and a number that is free."""
     first, seen = client, {client.pk}
     while (older := Client.objects.filter(replaced_by=first).first()) is not None and older.pk not in seen:
