@@ -65,13 +65,13 @@ class UsageReader:
     def fold(self, kind: bytes, data: bytes) -> None:
         """Takes message_start and message_delta; other kinds cost one comparison."""
         if kind == b"message_start":
-            message = _mapping(parse_payload(data).get("message"))
-            self.id = _name(message.get("id")) or self.id
-            self.model = _name(message.get("model")) or self.model
+            message = mapping_of(parse_payload(data).get("message"))
+            self.id = name_of(message.get("id")) or self.id
+            self.model = name_of(message.get("model")) or self.model
             self.usage = _with_usage(self.usage, message.get("usage"))
         elif kind == b"message_delta":
             payload = parse_payload(data)
-            self.stop_reason = _name(_mapping(payload.get("delta")).get("stop_reason")) or self.stop_reason
+            self.stop_reason = name_of(mapping_of(payload.get("delta")).get("stop_reason")) or self.stop_reason
             self.usage = _with_usage(self.usage, payload.get("usage"))
 
 
@@ -86,20 +86,26 @@ def parse_payload(data: bytes) -> dict[str, Any]:
 
 def read_answer(body: bytes) -> Answer:
     """A JSON answer with a status of 2xx. Raises `UnreadableAnswer`."""
+    document = load_answer(body)
+    return Answer(
+        id=name_of(document.get("id")),
+        model=name_of(document.get("model")),
+        stop_reason=name_of(document.get("stop_reason")),
+        usage=_with_usage(Usage(), document.get("usage")),
+        is_message=document.get("type") == "message" and isinstance(document.get("content"), list),
+        error=document if _is_error(document) else None,
+    )
+
+
+def load_answer(body: bytes) -> dict[str, Any]:
+    """The JSON object that an answer is. Raises `UnreadableAnswer`."""
     try:
         document = load_exact(body)
     except ValueError as error:
         raise UnreadableAnswer("the answer is not JSON") from error
     if not isinstance(document, dict):
         raise UnreadableAnswer("the answer is not a JSON object")
-    return Answer(
-        id=_name(document.get("id")),
-        model=_name(document.get("model")),
-        stop_reason=_name(document.get("stop_reason")),
-        usage=_with_usage(Usage(), document.get("usage")),
-        is_message=document.get("type") == "message" and isinstance(document.get("content"), list),
-        error=document if _is_error(document) else None,
-    )
+    return document
 
 
 def _is_error(document: Mapping[str, Any]) -> bool:
@@ -108,11 +114,11 @@ def _is_error(document: Mapping[str, Any]) -> bool:
 
 # -- Values ----------------------------------------------------------------------------------------------------------
 def _with_usage(usage: Usage, reported: object) -> Usage:
-    values = _mapping(reported)
+    values = mapping_of(reported)
     changes = {
-        "input_tokens": _tokens(values.get("input_tokens")),
-        "output_tokens": _tokens(values.get("output_tokens")),
-        "cache_read_tokens": _tokens(values.get("cache_read_input_tokens")),
+        "input_tokens": tokens_of(values.get("input_tokens")),
+        "output_tokens": tokens_of(values.get("output_tokens")),
+        "cache_read_tokens": tokens_of(values.get("cache_read_input_tokens")),
         "cache_write_tokens": _cache_write_tokens(values),
         "cost_nano": cost_in_nano(values.get("cost")),
     }
@@ -121,16 +127,16 @@ def _with_usage(usage: Usage, reported: object) -> Usage:
 
 def _cache_write_tokens(values: Mapping[str, Any]) -> int | None:
     """The sum; where only the split by lifetime is given, its total."""
-    total = _tokens(values.get("cache_creation_input_tokens"))
+    total = tokens_of(values.get("cache_creation_input_tokens"))
     if total is not None:
         return total
-    split = _mapping(values.get("cache_creation"))
-    parts = [_tokens(split.get(f"ephemeral_{lifetime}_input_tokens")) for lifetime in ("5m", "1h")]
+    split = mapping_of(values.get("cache_creation"))
+    parts = [tokens_of(split.get(f"ephemeral_{lifetime}_input_tokens")) for lifetime in ("5m", "1h")]
     known = [part for part in parts if part is not None]
     return sum(known) if known else None
 
 
-def _tokens(value: object) -> int | None:
+def tokens_of(value: object) -> int | None:
     """A count that can be one; a bool is none, although Python calls it an int."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS:
         return value
@@ -146,14 +152,14 @@ def cost_in_nano(value: object) -> int | None:
     return int(Decimal(value).quantize(_NANO, context=_MONEY).scaleb(9, context=_MONEY))
 
 
-def _name(value: object) -> str:
+def name_of(value: object) -> str:
     """An id or a name for a text column: NUL and lone surrogates, which no database takes, are left out."""
     if not isinstance(value, str):
         return ""
     return value[:_MAX_NAME_CHARS].replace("\0", "").encode("utf-8", "ignore").decode()
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def mapping_of(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 

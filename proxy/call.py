@@ -22,8 +22,6 @@ from proxy.call_log import log_denial, log_end, log_failed_key, log_shortage
 from proxy.errors import (
     Refusal,
     bad_credential,
-    error_body,
-    error_event,
     internal_error,
     keys_exhausted,
     no_usable_key,
@@ -61,6 +59,7 @@ class Call:
             stream_head=Head(200, _STREAM_HEADERS) if asked.is_stream else None,
             ping_seconds=self._rules.ping_seconds,
             first_event_seconds=self._rules.first_event_seconds,
+            ping=asked.dialect.ping,
         )
         self._ended_by: Cause | None = None  # CLIENT_LEFT or INTERRUPTED
         self._waiting_for: asyncio.Task[Any] | None = None
@@ -211,12 +210,12 @@ class Call:
             self.outbox.answer(WholeAnswer(200, _JSON_HEADERS, ending.last_bytes))
 
     def _refuse(self, refusal: Refusal) -> None:
-        """An HTTP error, or an `error` event if the stream has begun."""
-        request_id = self._asked.request_id
+        """An HTTP error, or an error event if the stream has begun."""
+        request_id, dialect = self._asked.request_id, self._asked.dialect
         if self.outbox.has_begun:
-            self.outbox.put_last(error_event(refusal.error_type, refusal.message, request_id))
+            self.outbox.put_last(dialect.error_event(refusal.error_type, refusal.message, request_id))
             return
-        body = error_body(refusal.error_type, refusal.message, request_id)
+        body = dialect.error_body(refusal.error_type, refusal.message, request_id)
         self.outbox.answer(WholeAnswer(refusal.status, refusal_headers(refusal), body))
 
     async def _unless_ended(self, work: Coroutine[Any, Any, Any]) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.errors import Refusal, invalid_request, overloaded, too_large
+from proxy.errors import Refusal, error_body, invalid_request, overloaded, too_large
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -59,6 +59,7 @@ class Exchange:
     has_begun: bool = False
     is_body_read: bool = False
     extra_headers: Headers = field(default_factory=list)  # what each answer carries beside its own
+    write_error: Callable[[str, str, str], bytes] = error_body
     _reserved: int = field(default=0)
 
     @property

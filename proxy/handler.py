@@ -15,7 +15,7 @@ from django.urls import Resolver404
 from django.urls.resolvers import URLResolver, get_resolver
 
 from keys.uuid7 import new_request_uuid, request_id_of
-from proxy.errors import Refusal, error_body, internal_error, invalid_request, not_found, refusal_headers
+from proxy.errors import Refusal, internal_error, invalid_request, not_found, refusal_headers
 from proxy.exchange import ClientLeft, Exchange, Receive, Scope, Send
 from proxy.service import Service
 from proxy.views import CallResponse, PlainResponse
@@ -105,7 +105,7 @@ async def _answer_cut_body(exchange: Exchange) -> None:
 
 async def _send_refusal(exchange: Exchange, refusal: Refusal) -> None:
     """An unread body is not waited for: the connection is closed after the answer."""
-    body = error_body(refusal.error_type, refusal.message, exchange.request_id)
+    body = exchange.write_error(refusal.error_type, refusal.message, exchange.request_id)
     headers = refusal_headers(refusal)
     if not exchange.is_body_read:
         headers.append((b"connection", b"close"))

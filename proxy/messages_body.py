@@ -1,4 +1,4 @@
-"""Reads the body of POST /v1/messages, refuses what is not one, and writes the body that goes upstream.
+"""Reads the body of a request for an answer, refuses what is not one, and writes the body that goes upstream.
 
 Upstream gets our own serialization of what was parsed, so that policy and upstream can't see two different requests.
 What we don't know is passed on: all of Anthropic's types are open.
@@ -17,6 +17,7 @@ from proxy.json_text import MAX_DEPTH, dump, is_too_deep, with_room
 
 _BYTE_ORDER_MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _SHOWN_PATH_CHARS: Final = 200
+_CHAT_LIMITS: Final = ("max_completion_tokens", "max_tokens")  # the newer name counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,16 @@ def read_request(raw: bytes) -> MessagesRequest:
     model = _get_model(document)
     _check_messages(document)
     return MessagesRequest(model, _get_stream(document), _get_max_tokens(document), document)
+
+
+def read_chat_request(raw: bytes) -> MessagesRequest:
+    """The same for POST /v1/chat/completions, where null stands for a field that was left out."""
+    document = parse_body(raw)
+    model = _get_model(document)
+    _check_messages(document)
+    given = {name: value for name, value in document.items() if value is not None}
+    limits = [_get_max_tokens({"max_tokens": given[name]}) for name in _CHAT_LIMITS if name in given]
+    return MessagesRequest(model, _get_stream(given), limits[0] if limits else None, document)
 
 
 def read_countable(raw: bytes) -> dict[str, Any]:

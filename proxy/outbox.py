@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from proxy.exchange import Exchange, Headers
 
 _MAX_PENDING_BYTES = 1024 * 1024
-PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'  # of the Messages API
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Outbox:
     stream_head: Head | None
     ping_seconds: float
     first_event_seconds: float
+    ping: bytes = PING
     has_begun: bool = False
     _items: deque[Head | WholeAnswer | bytes] = field(default_factory=deque)
     _pending_bytes: int = 0
@@ -119,7 +120,7 @@ class Outbox:
                     await self._changed.wait()
             except TimeoutError:
                 self.begin_stream()
-                self.put_last(PING)
+                self.put_last(self.ping)
         return True
 
     def _silence_seconds(self) -> float | None:

@@ -50,14 +50,17 @@ class KeyStatsView(APIView):
         return super().finalize_response(request, response, *args, **kwargs)
 
 
-def authorize(request: Request, now: dt.datetime) -> None:
-    """Raise `Refusal` unless the caller may see the statistics. One query, two for a session."""
+def authorize(request: Request, now: dt.datetime, *, permission: str = "") -> None:
+    """Raise `Refusal` unless the caller may see the statistics. One query, two for a session.
+
+    `permission` is what a session's user needs beside being staff.
+    """
     try:
         credential = read_credential(_credential_headers(request))
     except MalformedCredential as exc:
         if exc.reason != "missing":
             raise _denied(request, exc.reason, exc.prefix) from exc
-        _authorize_user(request)
+        _authorize_user(request, permission)
         return
     client = Client.objects.filter(digest=get_vault().client_digest(credential.text)).first()
     if client is None:
@@ -102,12 +105,14 @@ def _shown_key(key: KeyStats) -> dict[str, Any]:
     }
 
 
-def _authorize_user(request: Request) -> None:
+def _authorize_user(request: Request, permission: str) -> None:
     user = request.user
     if not user.is_authenticated:
         raise _denied(request, "missing", "")
     if not (user.is_active and user.is_staff):
         raise Refusal(403, "permission_error", "Only staff may see the statistics of the pool.")
+    if permission and not user.has_perm(permission):
+        raise Refusal(403, "permission_error", f"You lack the permission {permission}: ask an administrator for it.")
 
 
 def _denied(request: Request, reason: str, prefix: str) -> Refusal:

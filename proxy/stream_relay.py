@@ -1,26 +1,33 @@
 """What of an upstream stream may go out now, and what is held until the ledger has its row. No I/O.
 
-Clients take an answer as whole from the `message_delta` that carries `stop_reason`, so everything from there on is
-held. Before the first event nothing goes out at all: until then another key may still be tried.
+What finishes an answer is held. Before the first event nothing goes out at all: until then another key may still be
+tried. `StreamRelay` is what both dialects share; `MessagesRelay` is here, `proxy.chat_relay` has the other.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from proxy.answers import UsageReader, parse_payload, replace_model_in_event
+from proxy.answers import Usage, UsageReader, parse_payload, replace_model_in_event
 from proxy.sse import EventReader, RawEvent
 
 _READ_KINDS = frozenset({b"message_start", b"message_delta"})
 
 
+class ReadUsage(Protocol):
+    """What a relay has read on the way. `id`: upstream's generation id."""
+
+    id: str
+    usage: Usage
+
+
 @dataclass(slots=True)
 class StreamRelay:
-    """Feed it chunks. `error` is the payload of an `error` event; `is_finished` is set by `message_stop`."""
+    """Feed it chunks. `error` is the payload of an error that came as an event; `is_finished` is set by the last."""
 
     model_asked: str
-    usage: UsageReader = field(default_factory=UsageReader)
+    usage: ReadUsage = field(default_factory=UsageReader)
     has_started: bool = False
     is_finished: bool = False
     error: dict[str, Any] | None = None
@@ -61,6 +68,16 @@ class StreamRelay:
 
     def _read(self, event: RawEvent) -> bytes:
         """Note what the event says; answers its bytes as the client shall get them."""
+        raise NotImplementedError
+
+
+@dataclass(slots=True)
+class MessagesRelay(StreamRelay):
+    """Clients take an answer as whole from the `message_delta` that carries `stop_reason`: held from there on."""
+
+    usage: UsageReader = field(default_factory=UsageReader)
+
+    def _read(self, event: RawEvent) -> bytes:
         kind = event.kind
         if kind == b"content_block_delta":
             self.has_started = True

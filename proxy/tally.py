@@ -11,6 +11,7 @@ from keys.causes import Cause, Failure
 from keys.ledger_items import Admitted, Caller, FailedTry, Selection, Settlement, Tokens
 from keys.models import CostSource
 from proxy.answers import Usage
+from proxy.dialects import Dialect
 from proxy.errors import Refusal
 
 CLIENT_LEFT_STATUS = 499  # nginx's number for it
@@ -25,6 +26,7 @@ class Asked:
     client_digest: str
     client_prefix: str
     model: str
+    dialect: Dialect
     is_stream: bool
     body_bytes: int
     headers: dict[str, str]

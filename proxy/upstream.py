@@ -114,18 +114,23 @@ class _Body(httpx.AsyncByteStream):
 
 
 class Upstream:
-    """Sends one message request with one key; what comes back is httpx's response, its body unread."""
+    """Sends one request with one key; what comes back is httpx's response, its body unread."""
 
     def __init__(self, config: UpstreamConfig, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._config = config
         self._transport = transport or AiohttpTransport(config)
-        self._messages_url = httpx.URL(f"{config.base_url}/messages")
+        self._urls: dict[str, httpx.URL] = {}
 
-    async def send_message(self, body: bytes, *, secret: str, headers: Mapping[str, str]) -> httpx.Response:
-        """POST /messages. `headers` are what the client's own add; raises `NotSent` or `Broken`."""
+    async def send(self, path: str, body: bytes, *, secret: str, headers: Mapping[str, str]) -> httpx.Response:
+        """POST to a path of ours, never one of the client's. `headers` are what the client's own add.
+
+        Raises `NotSent` or `Broken`.
+        """
+        if path not in self._urls:
+            self._urls[path] = httpx.URL(f"{self._config.base_url}{path}")
         request = httpx.Request(
             "POST",
-            self._messages_url,
+            self._urls[path],
             content=body,
             headers={**headers, **self._config.headers, "authorization": f"Bearer {secret}"},
         )

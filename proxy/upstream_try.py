@@ -14,7 +14,7 @@ from keys.ledger_items import PassTrial
 from keys.sealing import KEY_COLUMN, KEY_TABLE
 from proxy import failures
 from proxy.answer_body import read_answer_body, read_error_body
-from proxy.answers import UnreadableAnswer, read_answer, replace_model
+from proxy.answers import UnreadableAnswer, replace_model
 from proxy.outbox import Outbox
 from proxy.service import Service
 from proxy.sse import EventTooLarge
@@ -63,8 +63,8 @@ class UpstreamTry:
         secret = self._service.open_vault().unseal(
             selection.secret, table=KEY_TABLE, column=KEY_COLUMN, row=selection.key_id
         )
-        return await self._service.upstream.send_message(
-            self._tally.payload, secret=secret.reveal(), headers=self._asked.headers
+        return await self._service.upstream.send(
+            self._asked.dialect.path, self._tally.payload, secret=secret.reveal(), headers=self._asked.headers
         )
 
     # -- answers -----------------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ class UpstreamTry:
         """A JSON answer, held whole until it is settled."""
         body = await read_answer_body(response)
         try:
-            answer = read_answer(body)
+            answer = self._asked.dialect.read_answer(body)
         except UnreadableAnswer:
             return self._classify(response, body)
         if answer.error is not None or not answer.is_message or self._asked.is_stream:
@@ -91,7 +91,7 @@ class UpstreamTry:
 
     async def _relay_stream(self, chunks: AsyncIterator[bytes]) -> Ending | Failure:
         """Pass events on as they come; ends with the held ones that finish the answer, or with a failure."""
-        relay = StreamRelay(self._asked.model)
+        relay = self._asked.dialect.open_relay(self._asked.model)
         try:
             async for chunk in chunks:
                 await self._pass_on(relay.feed(chunk), relay)
@@ -114,7 +114,7 @@ class UpstreamTry:
                 mid_stream=relay.has_started,
             )
             return dataclasses.replace(failure, billed=failure.billed or relay.has_started)
-        return failures.transport_failure(sent=True, timed_out=False, detail="the stream ended before message_stop")
+        return failures.transport_failure(sent=True, timed_out=False, detail="the stream ended before the answer did")
 
     async def _pass_on(self, passed: bytes, relay: StreamRelay) -> None:
         if relay.has_started and self._tally.first_event_ms is None:

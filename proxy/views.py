@@ -19,13 +19,13 @@ from keys.uuid7 import new_request_uuid, request_id_of
 from proxy.call import Call
 from proxy.call_log import log_denial
 from proxy.credentials import Credential, MalformedCredential, read_credential
+from proxy.dialects import CHAT, MESSAGES, Dialect
 from proxy.errors import bad_credential, method_not_allowed
 from proxy.exchange import Exchange, Headers
-from proxy.messages_body import MessagesRequest, read_request
+from proxy.messages_body import MessagesRequest
 from proxy.service import Service
 from proxy.tally import Asked
 
-DEFAULT_VERSION = "2023-06-01"
 _SESSION_HEADERS = (b"x-claude-code-session-id", b"x-session-id")
 _MAX_SESSION_CHARS = 256
 _UNSENDABLE = bytes(byte for byte in range(256) if byte != 9 and not 32 <= byte < 127)  # in a header, by our own client
@@ -62,12 +62,14 @@ class DataPlaneView(APIView):
     """
 
     methods: ClassVar[tuple[str, ...]] = ("POST",)
+    dialect: ClassVar[Dialect] = MESSAGES
 
     authentication_classes = ()
     permission_classes = ()
     throttle_classes = ()
 
     async def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
+        request.exchange.write_error = self.dialect.error_body
         if request.method == "OPTIONS":
             return self._answer_options(request)
         if request.method not in self.methods:
@@ -90,13 +92,13 @@ class DataPlaneView(APIView):
         return PlainResponse(status=204, fields=[(b"allow", self._allow.encode()), *preflight])
 
 
-class MessagesView(DataPlaneView):
-    """POST /v1/messages."""
+class CallView(DataPlaneView):
+    """A request that upstream answers."""
 
     async def post(self, request: DataPlaneRequest) -> CallResponse:
         exchange, service = request.exchange, request.service
         credential = get_credential(exchange)
-        body, size = await _read_body(exchange, service)
+        body, size = await _read_body(exchange, service, self.dialect)
         request_uuid = new_request_uuid()
         exchange.request_id = request_id_of(request_uuid)
         asked = Asked(
@@ -105,14 +107,25 @@ class MessagesView(DataPlaneView):
             client_digest=service.open_vault().client_digest(credential.text),
             client_prefix=credential.prefix,
             model=body.model,
+            dialect=self.dialect,
             is_stream=body.stream,
             body_bytes=size,
-            headers=upstream_headers(exchange, is_stream=body.stream),
+            headers=upstream_headers(exchange, is_stream=body.stream, dialect=self.dialect),
             caller=Caller(exchange.client_ip, exchange.header(b"user-agent"), _session_id(exchange)),
             created_at=service.now(),
             started=time.monotonic(),
         )
         return CallResponse(Call(asked, body.document, service))
+
+
+class MessagesView(CallView):
+    """POST /v1/messages."""
+
+
+class ChatCompletionsView(CallView):
+    """POST /v1/chat/completions, for clients of OpenAI's API."""
+
+    dialect = CHAT
 
 
 def get_credential(exchange: Exchange) -> Credential:
@@ -123,24 +136,24 @@ def get_credential(exchange: Exchange) -> Credential:
         raise bad_credential() from exc
 
 
-async def _read_body(exchange: Exchange, service: Service) -> tuple[MessagesRequest, int]:
+async def _read_body(exchange: Exchange, service: Service, dialect: Dialect) -> tuple[MessagesRequest, int]:
     """The request and its size. Large bodies are parsed in a thread, so that the others' streams go on."""
     raw = await exchange.read_body()
     try:
         if len(raw) > service.rules.parse_in_thread_bytes:
-            return await asyncio.to_thread(read_request, raw), len(raw)
-        return read_request(raw), len(raw)
+            return await asyncio.to_thread(dialect.read_request, raw), len(raw)
+        return dialect.read_request(raw), len(raw)
     finally:
         exchange.release_body()
 
 
-def upstream_headers(exchange: Exchange, *, is_stream: bool) -> dict[str, str]:
+def upstream_headers(exchange: Exchange, *, is_stream: bool, dialect: Dialect = MESSAGES) -> dict[str, str]:
     """What goes up of a client's headers: all `anthropic-*`, its session, and nothing else."""
     headers = {
         "content-type": "application/json",
         "accept": "text/event-stream" if is_stream else "application/json",
         "accept-encoding": "identity",
-        "anthropic-version": DEFAULT_VERSION,
+        **dialect.headers,
     }
     lists: dict[str, list[str]] = {}
     for name, value in exchange.headers:

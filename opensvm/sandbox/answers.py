@@ -233,7 +233,7 @@ def _block_events(block: Block, deltas: int | None) -> Iterator[tuple[str, dict[
     text = block_text(block)
     if kind in _DELTAS:
         delta_type, field_name = _DELTAS[kind]
-        for piece in _pieces(text, deltas):
+        for piece in pieces(text, deltas):
             yield "content_block_delta", {"delta": {"type": delta_type, field_name: piece}}, tokens_in(piece)
     if kind == "thinking":
         yield "content_block_delta", {"delta": {"type": "signature_delta", "signature": block.get("signature", "")}}, 0
@@ -259,7 +259,7 @@ def _opened(block: Block) -> dict[str, Any]:
     return {**block, **_EMPTIED.get(block.get("type"), {})}
 
 
-def _pieces(text: str, count: int | None) -> list[str]:
+def pieces(text: str, count: int | None) -> list[str]:
     """`text` in `count` pieces, as even as can be (empty ones when there are too few characters)."""
     if count is None:
         return [text[at : at + DELTA_CHARACTERS] for at in range(0, len(text), DELTA_CHARACTERS)]

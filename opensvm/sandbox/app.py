@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from opensvm.sandbox import control, management
+from opensvm.sandbox import chat, control, management
 from opensvm.sandbox.cache import PromptCache
 from opensvm.sandbox.catalogue import MODELS, find_model
 from opensvm.sandbox.errors import Circumstances, Failed, make_failure
@@ -102,8 +102,8 @@ class Sandbox:
             return self._refuse("refused" if received.secret else "no_credentials", received)
         if refusal := key.refusal(self.now()):
             return self._refuse(refusal, received)
-        if (received.method, endpoint) == ("POST", "/messages"):
-            return self._messages(received, key, behaviour)
+        if (received.method, endpoint) in _INFERENCE:
+            return self._infer(received, key, behaviour)
         private = _PRIVATE.get((received.method, endpoint))
         if private is not None:
             return private(self, received, key)
@@ -124,33 +124,37 @@ class Sandbox:
             failed = failed.with_hint(behaviour.retry_after, behaviour.hint_in)
         if behaviour.status is not None:
             failed = replace(failed, status=behaviour.status)
-        return failure_reply(failed)
+        return self._fail(failed, received)
 
     def _refuse(self, name: str, received: Received) -> Reply:
-        return failure_reply(make_failure(name, self._circumstances(received)))
+        return self._fail(make_failure(name, self._circumstances(received)), received)
+
+    def _fail(self, failed: Failed, received: Received) -> Reply:
+        return failure_reply(chat.as_shape_b(failed) if _is_chat(received) else failed)
 
     def _circumstances(self, received: Received) -> Circumstances:
         body = received.body if isinstance(received.body, dict) else {}
-        max_tokens = body.get("max_tokens")
         return Circumstances(
             now=self.now(),
             key_hash=received.key.hash if received.key else "0" * 64,
-            max_tokens=max_tokens if isinstance(max_tokens, int) else 0,
+            max_tokens=chat.max_tokens_of(body) or 0,
             model=str(body.get("model", "")),
         )
 
     # -- Endpoints -----------------------------------------------------------------------------------------------------
 
-    def _messages(self, received: Received, key: SandboxKey, behaviour: Behaviour) -> Reply:
+    def _infer(self, received: Received, key: SandboxKey, behaviour: Behaviour) -> Reply:
         if key.is_management:
             return failure_reply(Failed(403, "Management keys can't be used for inference.", "B"))
         limit = key.rate_limit
         if limit is not None and not limit.allows(self.now().timestamp()):
             failed = make_failure("rate_limited", self._circumstances(received))
-            return failure_reply(failed if limit.retry_after is None else failed.with_hint(limit.retry_after, "header"))
-        body = received.body
-        if fault := find_fault(body):
-            return failure_reply(Failed(400, fault))
+            hinted = failed if limit.retry_after is None else failed.with_hint(limit.retry_after, "header")
+            return self._fail(hinted, received)
+        body, is_chat = received.body, _is_chat(received)
+        if fault := chat.find_fault(body) if is_chat else find_fault(body):
+            return self._fail(Failed(400, fault), received)
+        body = chat.as_messages(body) if is_chat else body
         model = find_model(body["model"])
         if model is None:
             return self._refuse("bad_model", received)
@@ -158,7 +162,8 @@ class Sandbox:
         if shortage := find_shortage(key, self.ledger, model, max_tokens, self.now()):
             return self._refuse(shortage, received)
         order = Order(body, received.headers, key, model, behaviour, self.now(), self.config.cancellable)
-        return answer_order(order, self.ledger, self.cache)
+        answer = chat.answer_order if is_chat else answer_order
+        return answer(order, self.ledger, self.cache)
 
     def _key(self, _: Received, key: SandboxKey) -> Reply:
         return json_reply({"data": key_facts(key, self.ledger, self.now().date())})
@@ -186,12 +191,17 @@ class Sandbox:
         return management.show_credits(self, key)
 
 
+_INFERENCE = frozenset({("POST", "/messages"), ("POST", chat.PATH)})
 _PUBLIC: dict[tuple[str, str], Callable[[Sandbox, Received], Reply]] = {("GET", "/models"): Sandbox._models}
 _PRIVATE: dict[tuple[str, str], Callable[[Sandbox, Received, SandboxKey], Reply]] = {
     ("GET", "/key"): Sandbox._key,
     ("GET", "/generation"): Sandbox._generation,
     ("GET", "/credits"): Sandbox._credits,
 }
+
+
+def _is_chat(received: Received) -> bool:
+    return received.path.removeprefix(BASE) == chat.PATH
 
 
 def _number(text: str | None, default: int) -> int:

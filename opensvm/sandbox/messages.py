@@ -118,8 +118,8 @@ def find_shortage(key: SandboxKey, ledger: Ledger, model: Model, max_tokens: int
 
 def answer_order(order: Order, ledger: Ledger, cache: PromptCache) -> Reply:
     """The reply to a good request. Its generation is open in the ledger; whoever sends the reply settles it."""
-    answer, cost_nano = _make_answer(order, cache)
-    meter = _open_meter(order, ledger, answer, cost_nano)
+    answer, cost_nano = make_answer(order, cache)
+    meter = open_meter(order, ledger, answer, cost_nano)
     headers = {"X-Generation-Id": answer.id}
     match order.behaviour.error:
         case "error_in_200":
@@ -150,7 +150,7 @@ def _until_error(answer: Answer, behaviour: Behaviour) -> list[Part]:
     return [*parts, answers.event("error", stream_error())]
 
 
-def _make_answer(order: Order, cache: PromptCache) -> tuple[Answer, int]:
+def make_answer(order: Order, cache: PromptCache) -> tuple[Answer, int]:
     """The answer and its whole cost in nano-USD."""
     body, behaviour = order.body, order.behaviour
     stops = body.get("stop_sequences") or []
@@ -222,7 +222,7 @@ def new_generation_id(now: dt.datetime) -> str:
     return f"gen-{int(now.timestamp())}-{random}"
 
 
-def _open_meter(order: Order, ledger: Ledger, answer: Answer, cost_nano: int) -> Meter:
+def open_meter(order: Order, ledger: Ledger, answer: Answer, cost_nano: int) -> Meter:
     body, key, behaviour = order.body, order.key, order.behaviour
     generation = Generation(
         id=answer.id,

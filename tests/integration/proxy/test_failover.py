@@ -474,7 +474,7 @@ def test_a_429_page_of_an_edge_proxy_does_not_empty_the_pool(plane: DataPlane) -
 
 def test_a_wrong_path_reaches_neither_upstream_nor_the_pool(plane: DataPlane) -> None:
     plane.add_key("alpha")
-    assert_anthropic_error(plane.post(path="/v1/chat/completions"), 404, "not_found_error")
+    assert_anthropic_error(plane.post(path="/v1/completions"), 404, "not_found_error")
     assert plane.asked_keys() == []
     assert_not_benched(plane)
 

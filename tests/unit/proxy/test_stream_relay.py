@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.sse import EventTooLarge
-from proxy.stream_relay import StreamRelay
+from proxy.stream_relay import MessagesRelay
 
 START = (
     b'event: message_start\ndata: {"type":"message_start","message":{"id":"gen-1","model":"up/stream","usage":{}}}\n\n'
@@ -33,8 +33,8 @@ RENAMED = START.replace(b"up/stream", b"mine")
 PASSED = b"".join([COMMENT, RENAMED, BLOCK, DELTA, PING, BEAT, DELTA, COMMENT])
 
 
-def feed(*chunks: bytes) -> tuple[StreamRelay, bytes]:
-    relay = StreamRelay("mine")
+def feed(*chunks: bytes) -> tuple[MessagesRelay, bytes]:
+    relay = MessagesRelay("mine")
     passed = b"".join([relay.feed(chunk) for chunk in chunks])
     return relay, passed + relay.finish()
 
@@ -67,7 +67,7 @@ def test_a_stream_cut_after_any_event_holds_back_its_end(count: int) -> None:
 
 
 def test_nothing_goes_out_before_the_first_event() -> None:
-    relay = StreamRelay("mine")
+    relay = MessagesRelay("mine")
     assert relay.feed(COMMENT + COMMENT) == b""
     assert relay.feed(PING) == b""  # upstream's ping proves nothing
     assert not relay.has_started
@@ -116,7 +116,7 @@ def test_data_without_a_name_is_passed_on_unless_it_is_an_error(raw: bytes, is_e
 
 
 def test_a_message_delta_without_a_stop_reason_is_passed_on_at_once() -> None:
-    relay = StreamRelay("mine")
+    relay = MessagesRelay("mine")
     assert relay.feed(START + BEAT) == RENAMED + BEAT
     assert relay.usage.usage.output_tokens == 2
 
@@ -154,7 +154,7 @@ def test_an_unknown_event_starts_the_stream() -> None:
 
 
 def test_an_event_too_large_is_refused() -> None:
-    relay = StreamRelay("mine")
+    relay = MessagesRelay("mine")
     relay.feed(b"x" * 32 * 1024 * 1024)
     with pytest.raises(EventTooLarge):
         relay.feed(b"x")

@@ -1,0 +1,43 @@
+"""Errors as OpenAI's clients read them: `{"error": {message, type, param, code}}`, also as the data of a stream."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+# Anthropic's error type, which the service decides by, to OpenAI's type and code.
+_TYPES: Final[dict[str, tuple[str, str | None]]] = {
+    "invalid_request_error": ("invalid_request_error", None),
+    "authentication_error": ("authentication_error", "invalid_api_key"),
+    "billing_error": ("insufficient_quota", "insufficient_quota"),
+    "permission_error": ("permission_error", None),
+    "not_found_error": ("invalid_request_error", "not_found"),
+    "conflict_error": ("invalid_request_error", "conflict"),
+    "request_too_large": ("invalid_request_error", "request_too_large"),
+    "rate_limit_error": ("rate_limit_error", "rate_limit_exceeded"),
+    "timeout_error": ("server_error", "timeout"),
+    "overloaded_error": ("server_error", "overloaded"),
+    "api_error": ("server_error", None),
+}
+_TOO_LONG: Final = re.compile(
+    r"prompt is too long|maximum context length|context_length_exceeded|exceeds the context window", re.IGNORECASE
+)
+
+
+def error_body(error_type: str, message: str, request_id: str) -> bytes:
+    """The JSON body. A lone surrogate in `message` becomes a question mark."""
+    return json.dumps(_document(error_type, message, request_id), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def error_event(error_type: str, message: str, request_id: str) -> bytes:
+    """What ends a stream: the clients raise it, and no `[DONE]` follows. Plain ASCII, as U+2028 splits lines too."""
+    clean = message.encode("utf-8", "replace").decode()
+    return b"data: " + json.dumps(_document(error_type, clean, request_id)).encode() + b"\n\n"
+
+
+def _document(error_type: str, message: str, request_id: str) -> dict[str, Any]:
+    kind, code = _TYPES.get(error_type, ("server_error", None))
+    if kind == "invalid_request_error" and _TOO_LONG.search(message):
+        code = "context_length_exceeded"
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}, "request_id": request_id}
