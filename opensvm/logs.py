@@ -74,6 +74,13 @@ class WithoutTraceback(logging.Filter):
         return True
 
 
+class OnlyFaults(logging.Filter):
+    """Django logs each 5xx as an error; one that a view answers on purpose, as a 503 of /readyz, is no fault."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.exc_info is not None
+
+
 def configure(logging_settings: Mapping[str, Any]) -> None:
     """Send everything to the handlers above. `logging_settings` has file, environment, max_bytes and keep."""
     environment = logging_settings["environment"]
@@ -92,13 +99,13 @@ def configure(logging_settings: Mapping[str, Any]) -> None:
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "filters": {"without_traceback": {"()": WithoutTraceback}},
+            "filters": {"without_traceback": {"()": WithoutTraceback}, "only_faults": {"()": OnlyFaults}},
             "handlers": handlers,
             "root": {"level": "WARNING", "handlers": list(handlers)},
             "loggers": {
                 "opensvm": {"level": "INFO"},
                 "django": {"level": "WARNING", "handlers": [], "propagate": True},
-                "django.request": {"level": "ERROR"},  # a client's 4xx is no event of ours
+                "django.request": {"level": "ERROR", "filters": ["only_faults"]},  # a client's 4xx is no event of ours
                 "django.security.DisallowedHost": {"filters": ["without_traceback"]},
                 "django.server": {"level": "WARNING", "handlers": [], "propagate": True},
                 "celery": {"level": "WARNING"},

@@ -45,7 +45,8 @@ def test_a_line_goes_to_the_file_and_to_stdout(tmp_path: Path) -> None:
         ("opensvm.lane", "info", True),
         ("opensvm.lane", "debug", False),
         ("django.request", "warning", False),
-        ("django.request", "error", True),
+        ("django.request", "error", False),  # a 503 that a view answers on purpose
+        ("django.request", "exception", True),
         ("django.db.backends", "debug", False),
         ("celery.worker", "info", False),
         ("celery.worker", "warning", True),
@@ -56,7 +57,8 @@ def test_a_line_goes_to_the_file_and_to_stdout(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_worth_a_line(tmp_path: Path, logger: str, level: str, shown: bool) -> None:
-    done = run(f'logging.getLogger("{logger}").{level}("x")', tmp_path / "x.log", stdout=-1)
+    arguments = '"x", exc_info=ValueError()' if level == "exception" else '"x"'
+    done = run(f'logging.getLogger("{logger}").{level}({arguments})', tmp_path / "x.log", stdout=-1)
 
     assert done.stdout.count(b"\n") == int(shown)
 
@@ -73,7 +75,7 @@ def test_a_strangers_host_header_is_a_short_line(tmp_path: Path) -> None:
 DJANGO = """
 import django, logging
 django.setup()
-logging.getLogger("django.request").error("x")
+logging.getLogger("django.request").error("x", exc_info=ValueError())
 logging.getLogger("django.server").error("x")
 """
 
