@@ -164,7 +164,7 @@ def test_the_python_piece_is_python_and_sends_what_it_should() -> None:
 
     (request,) = sent
     assert str(request.url) == f"{URL}/v1/messages"
-    assert request.headers["x-api-key"] == KEY
+    assert KEY in (request.headers.get("x-api-key"), request.headers["authorization"].removeprefix("Bearer "))
     assert json.loads(request.content)["model"] == MODEL
 
 
