@@ -31,6 +31,7 @@ class ChildSpec:
     address: Address | None = None
     path: str = ""  # empty: a connection is enough
     stops_last: bool = False
+    renews: bool = False  # at SIGHUP it replaces its own processes one after the other, without losing a request
     shares_stdout: bool = False  # it writes nothing but log lines there; of the others, other text is sorted out
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -46,7 +47,7 @@ def specs_for(role: str, *, address: Address) -> tuple[ChildSpec, ...]:
 
 
 def web_spec(address: Address) -> ChildSpec:
-    return ChildSpec("web", "opensvm.serve.web", address=address, path="/healthz", shares_stdout=True)
+    return ChildSpec("web", "opensvm.serve.web", address=address, path="/healthz", shares_stdout=True, renews=True)
 
 
 def worker_spec() -> ChildSpec:

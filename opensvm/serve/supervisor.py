@@ -35,7 +35,7 @@ AFTER_DRAIN_SECONDS = 7.0  # the web process ends its own workers by force after
 OUTPUT_LINES = 20
 LAST_OUTPUT_SECONDS = 0.5
 OUTPUT_LINE_BYTES = 64 * 1024
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def delay_before_restart(restarts: int) -> float:
@@ -98,9 +98,12 @@ class Child:
     def stop(self) -> None:
         """Ask it to finish; one that is just being started is asked as soon as it runs."""
         self._is_stopping = True
+        self.send(signal.SIGTERM)
+
+    def send(self, number: int) -> None:
         if self._process is not None and self.is_running:
             with contextlib.suppress(ProcessLookupError):
-                self._process.terminate()
+                self._process.send_signal(number)
 
     def kill(self) -> None:
         """End it, and what it started, by force."""
@@ -153,6 +156,7 @@ class Supervisor:
         self._first_seconds = first_seconds
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._has_terminal = sys.stdin is not None and sys.stdin.isatty()
 
     async def run(self, when_up: Callable[[], Awaitable[None]]) -> None:
         """Return when a signal asked for the end and all children have ended; raise StartError for a failed start.
@@ -220,12 +224,20 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._on_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._on_signal if self._has_terminal else self._renew)
 
     def _on_signal(self) -> None:
         """The first asks the children to finish, the second does not wait for them."""
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
+
+    def _renew(self) -> None:
+        """SIGHUP from an operator; with a terminal it means that the terminal is gone, and ends the service."""
+        for child in self._children:
+            if child.spec.renews and not self._stopping.is_set():
+                logger.info("replacing processes", extra={"event": "child.renewed", "role": child.spec.role})
+                child.send(signal.SIGHUP)
 
 
 def _pass_on(line: bytes) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import TracebackType
@@ -34,6 +35,7 @@ class Received:
     has_error: bool = False  # an HTTP error, or an `error` event
     has_left: bool = False
     was_cut: bool = False
+    trouble: str = ""
     body: bytes = field(default=b"", repr=False)
 
     @property
@@ -87,12 +89,15 @@ def nano(usage: dict[str, Any]) -> int | None:
 class Load:
     """`with Load(...) as load:` keeps `clients` clients busy; afterwards `load.received` has all they saw."""
 
-    def __init__(self, url: str, client_key: str, *, clients: int, seed: int, leaving: float = 0.2) -> None:
+    def __init__(
+        self, url: str, client_key: str, *, clients: int, seed: int, leaving: float = 0.2, keep_alive: bool = True
+    ) -> None:
         self._url = url
         self._headers = {"x-api-key": client_key, "anthropic-version": "2023-06-01"}
         self._clients = clients
         self._seed = seed
         self._leaving = leaving
+        self._limits = httpx.Limits(max_keepalive_connections=1 if keep_alive else 0)
         self._stopping = False
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load", daemon=True)
         self.received: list[Received] = []
@@ -116,6 +121,22 @@ class Load:
     def whole(self) -> int:
         return sum(received.is_whole for received in self.received)
 
+    async def ask_once(self, models: Sequence[str]) -> list[Received]:
+        """One stream for each model, all at once."""
+        async with httpx.AsyncClient(timeout=REQUEST_SECONDS, trust_env=False) as client:
+            return await asyncio.gather(*(self._ask_for(client, model, n) for n, model in enumerate(models)))
+
+    async def _ask_for(self, client: httpx.AsyncClient, model: str, number: int) -> Received:
+        received = Received(number, is_stream=True)
+        messages = [{"role": "user", "content": "Hello"}]
+        body = {"model": model, "max_tokens": 2000, "stream": True, "messages": messages}
+        try:
+            await self._read_answer(client, body, received)
+        except httpx.TransportError:
+            received.was_cut = True
+        received.read()
+        return received
+
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for number in range(self._clients):
@@ -123,7 +144,7 @@ class Load:
 
     async def _ask_again_and_again(self, client_number: int) -> None:
         chance = random.Random(f"{self._seed}/{client_number}")
-        async with httpx.AsyncClient(timeout=REQUEST_SECONDS, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=REQUEST_SECONDS, trust_env=False, limits=self._limits) as client:
             while not self._stopping:
                 received = await self._ask(client, chance, len(self.received))
                 self.received.append(received)
@@ -144,8 +165,9 @@ class Load:
                 await self._read_answer(client, body, received)
         except TimeoutError:
             received.has_left = True
-        except httpx.TransportError:
+        except httpx.TransportError as exc:
             received.was_cut = True
+            received.trouble = repr(exc)
         received.read()
         return received
 
