@@ -255,8 +255,12 @@ class Lane:
         results = Batch([w.item for w in waiting], self._rules, self._clock()).run()
         for w, result in zip(waiting, results, strict=True):
             w.outcome = result
+        self._forget(waiting)
+
+    def _forget(self, committed: Sequence[Waiting]) -> None:
+        """The ledger has these: the journal need not keep them."""
         if self._journal is not None:
-            self._journal.forget(w.item.id for w in waiting if w.must_survive)
+            self._journal.forget(w.item.id for w in committed if w.must_survive)
 
     def _tune(self) -> None:
         """Once for each connection: another program's lock on SQLite is noticed in time to say so."""
@@ -337,6 +341,7 @@ class Lane:
                 with self._watch.working():
                     self._insert_emptied(item)
                 waiting.outcome = None
+                self._forget([waiting])
             except Exception as again:
                 connection.close()
                 waiting.outcome = again
