@@ -6,20 +6,8 @@ import json
 import re
 from typing import Any, Final
 
-# Anthropic's error type, which the service decides by, to OpenAI's type and code.
-_TYPES: Final[dict[str, tuple[str, str | None]]] = {
-    "invalid_request_error": ("invalid_request_error", None),
-    "authentication_error": ("authentication_error", "invalid_api_key"),
-    "billing_error": ("insufficient_quota", "insufficient_quota"),
-    "permission_error": ("permission_error", None),
-    "not_found_error": ("invalid_request_error", "not_found"),
-    "conflict_error": ("invalid_request_error", "conflict"),
-    "request_too_large": ("invalid_request_error", "request_too_large"),
-    "rate_limit_error": ("rate_limit_error", "rate_limit_exceeded"),
-    "timeout_error": ("server_error", "timeout"),
-    "overloaded_error": ("server_error", "overloaded"),
-    "api_error": ("server_error", None),
-}
+from proxy.error_table import CHAT_TYPES
+
 _TOO_LONG: Final = re.compile(
     r"prompt is too long|maximum context length|context_length_exceeded|exceeds the context window", re.IGNORECASE
 )
@@ -37,7 +25,7 @@ def error_event(error_type: str, message: str, request_id: str) -> bytes:
 
 
 def _document(error_type: str, message: str, request_id: str) -> dict[str, Any]:
-    kind, code = _TYPES.get(error_type, ("server_error", None))
+    kind, code = CHAT_TYPES.get(error_type, ("server_error", None))
     if kind == "invalid_request_error" and _TOO_LONG.search(message):
         code = "context_length_exceeded"
     return {"error": {"message": message, "type": kind, "param": None, "code": code}, "request_id": request_id}

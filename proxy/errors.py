@@ -6,42 +6,13 @@ catches it and sends `error_body` with `refusal_headers`; after the first byte o
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from dataclasses import dataclass
 from typing import Final
 
 MIN_RETRY_AFTER_SECONDS: Final = 1
 MAX_RETRY_AFTER_SECONDS: Final = 60  # SDKs sleep as long as they are told, for hours if need be
-
-ERROR_TYPES: Final[dict[int, str]] = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    405: "invalid_request_error",
-    409: "conflict_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    500: "api_error",
-    502: "api_error",
-    503: "overloaded_error",
-    504: "timeout_error",
-    529: "overloaded_error",
-}
-STATUSES: Final[dict[str, int]] = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "conflict_error": 409,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
 
 
 # Not frozen, although nothing changes it: contextlib and `add_note` set attributes on exceptions that pass by.
@@ -58,11 +29,6 @@ class Refusal(Exception):
 
     def __str__(self) -> str:
         return f"{self.status} {self.error_type}: {self.message}"
-
-
-def error_type_of(status: int) -> str:
-    """Anthropic's error type for an HTTP status; of an unknown status, that of its class."""
-    return ERROR_TYPES.get(status, "invalid_request_error" if 400 <= status < 500 else "api_error")
 
 
 def clamp_retry_after(seconds: float) -> int:
@@ -127,6 +93,15 @@ def overloaded(message: str, retry_after_seconds: float) -> Refusal:
 def timed_out(message: str) -> Refusal:
     """Not to be sent again: what timed out may have been billed."""
     return Refusal(504, "timeout_error", message, should_retry=False)
+
+
+def spend_limit_reached(period: str, resets_at: dt.datetime | None) -> Refusal:
+    """The client's own budget is used up. Status, type, words and `x-should-retry` are what Claude Code stops at.
+
+    `period`: daily, weekly, monthly or total, as the budget says; `resets_at` is aware.
+    """
+    when = f"; resets {resets_at.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}" if resets_at is not None else ""
+    return Refusal(429, "billing_error", f"spend limit reached ({period}{when})", should_retry=False)
 
 
 def internal_error() -> Refusal:

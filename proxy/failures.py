@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from keys.causes import Cause, Failure
-from proxy.errors import Refusal, clamp_retry_after, error_type_of
+from proxy.error_table import BUSY, PASSED_ON, POOL_ANSWERS, TIMEOUTS, error_type_of
+from proxy.errors import Refusal, clamp_retry_after
 from proxy.redaction import redact
 from proxy.reported_errors import ReportedError, read_error, read_error_document
 
@@ -34,18 +35,6 @@ _LIMITS: Final = (
 )
 _AFFORDABLE: Final = re.compile(r"can only afford\s+(-?[0-9,]+)", re.IGNORECASE)
 _KEY_LIMIT: Final = re.compile(r"\bkey limit\b|\b(?:guardrail|workspace) budget\b", re.IGNORECASE)
-_TIMEOUT_STATUSES: Final = (408, 504, 524)
-_PASSED_ON: Final = (400, 403, 404, 409, 413)  # of a bad request; every other 4xx becomes a 400
-_BUSY: Final = (429, 500, 502, 503, 529)  # of a busy provider; every other status becomes a 502
-
-_POOL_MESSAGES: Final = {
-    Cause.KEY_RATE_LIMITED: (429, "The OpenRouter key in use is rate-limited."),
-    Cause.ACCOUNT_LIMITED: (529, "The OpenRouter account in use is at a limit."),
-    Cause.OUT_OF_CREDIT: (529, "The OpenRouter account in use is out of credit."),
-    Cause.KEY_LIMIT_REACHED: (529, "The OpenRouter key in use has reached its spending limit."),
-    Cause.KEY_REFUSED: (529, "The OpenRouter key in use was refused."),
-    Cause.CANNOT_AFFORD: (529, "No OpenRouter key can pay for this request; a smaller max_tokens may fit."),
-}
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes, *, now: dt.datetime, model: str) -> Failure:
@@ -93,7 +82,7 @@ def refusal_of(failure: Failure) -> Refusal:
 
 # -- The cause -------------------------------------------------------------------------------------------------------
 def _cause_of(error: ReportedError) -> Cause:
-    if error.status in _TIMEOUT_STATUSES:
+    if error.status in TIMEOUTS:
         return Cause.TIMED_OUT
     if error.is_page:
         return Cause.BAD_REQUEST if error.status == 413 else Cause.PROVIDER_BUSY
@@ -152,14 +141,14 @@ def _failure(error: ReportedError, model: str, cause: Cause) -> Failure:
 
 def _for_client(error: ReportedError, cause: Cause) -> tuple[int, str]:
     """Status and words. What is the pool's trouble never tells upstream's words, and never is a 401."""
-    if cause in _POOL_MESSAGES:
-        return _POOL_MESSAGES[cause]
+    if cause in POOL_ANSWERS:
+        return POOL_ANSWERS[cause]
     if cause is Cause.TIMED_OUT:
         return 504, transport_failure(sent=True, timed_out=True, detail="").message
     if cause is Cause.BAD_REQUEST:
-        status = error.status if error.status in _PASSED_ON else 400
+        status = error.status if error.status in PASSED_ON else 400
         return status, error.message or f"The upstream refused the request with HTTP {error.status}."
-    return error.status if error.status in _BUSY else 502, _busy_message(error)
+    return error.status if error.status in BUSY else 502, _busy_message(error)
 
 
 def _busy_message(error: ReportedError) -> str:

@@ -17,34 +17,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from proxy.answers import parse_payload
-from proxy.errors import STATUSES
+from proxy.error_table import OPENROUTER_STATUSES, STATUSES
 
 _MAX_BODY_BYTES: Final = 1024 * 1024
 _MAX_RESET: Final = dt.timedelta(days=400)
-
-# OpenRouter's error_type, where a body with status 200 or an event has no code.
-_OPENROUTER_STATUSES: Final = {
-    "authentication": 401,
-    "payment_required": 402,
-    "permission_denied": 403,
-    "content_policy_violation": 403,
-    "refusal": 403,
-    "not_found": 404,
-    "image_not_found": 404,
-    "payload_too_large": 413,
-    "rate_limit_exceeded": 429,
-    "provider_overloaded": 529,
-    "timeout": 504,
-    "provider_unavailable": 502,
-    "server": 500,
-    "unmapped": 500,
-    "unprocessable": 400,
-    "precondition_failed": 400,
-    "context_length_exceeded": 400,
-    "max_tokens_exceeded": 400,
-    "token_limit_exceeded": 400,
-    "string_too_long": 400,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +117,8 @@ def _status_told(error: Mapping[str, Any], error_type: str) -> int:
     code = _number(error.get("code"))
     if code is not None and 400 <= code <= 599:
         return int(code)
-    if error_type in _OPENROUTER_STATUSES:
-        return _OPENROUTER_STATUSES[error_type]
+    if error_type in OPENROUTER_STATUSES:
+        return OPENROUTER_STATUSES[error_type]
     if error_type.startswith("invalid_"):
         return 400
     return STATUSES.get(text_of(error.get("type")), 500)

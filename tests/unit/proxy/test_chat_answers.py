@@ -10,7 +10,7 @@ import pytest
 from proxy import chat_errors
 from proxy.answers import UnreadableAnswer, Usage
 from proxy.chat_answers import ChatUsageReader, read_chat_answer
-from proxy.errors import STATUSES
+from proxy.error_table import STATUSES
 
 
 def body(**fields: Any) -> bytes:

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from proxy import errors
+from proxy import error_table, errors
 from proxy.errors import Refusal
 
 ANTHROPIC_TABLE = {
@@ -24,8 +24,8 @@ ANTHROPIC_TABLE = {
 
 @pytest.mark.parametrize(("status", "error_type"), ANTHROPIC_TABLE.items())
 def test_each_status_of_anthropic_has_its_error_type_and_back(status, error_type):
-    assert errors.error_type_of(status) == error_type
-    assert errors.STATUSES[error_type] == status
+    assert error_table.error_type_of(status) == error_type
+    assert error_table.STATUSES[error_type] == status
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_each_status_of_anthropic_has_its_error_type_and_back(status, error_type
     [(418, "invalid_request_error"), (503, "overloaded_error"), (502, "api_error"), (520, "api_error")],
 )
 def test_a_status_that_anthropic_does_not_use_gets_the_type_of_its_class(status, error_type):
-    assert errors.error_type_of(status) == error_type
+    assert error_table.error_type_of(status) == error_type
 
 
 def test_the_error_body_has_anthropics_shape():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from keys.causes import BenchPolicy, Failure, Scope
 from keys.client_keys import new_client_key
-from proxy.errors import ERROR_TYPES
+from proxy.error_table import ERROR_TYPES
 from proxy.failures import classify, classify_event, refusal_of
 from tests.unit.proxy.upstream_bodies import HASH, MODEL, NOW, PAGE, failure_of, shape_a, shape_b
 
