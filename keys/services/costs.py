@@ -3,8 +3,8 @@
 A cut stream, a client that left or a killed process leaves a ledger row of unknown cost. OpenRouter knows the cost a
 moment later, to any key of the account; so it is asked, rarer and rarer, until `COST_GIVE_UP_SECONDS`. Then, or at once
 where there is no generation to ask for, the cost is estimated from the tokens that are known and the model's list
-price. Without a list price it stays unknown: a made-up figure would look like money. Safe on several schedulers at
-once: who moves the inquiry's `next_at` on may ask, and a better source that came meanwhile wins.
+price. Without a list price, or without a single token known, it stays unknown: a made-up figure, 0 above all, would
+look like money. Safe on several schedulers at once: who moves the inquiry's `next_at` on may ask, and a better source that came meanwhile wins.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ class _Run:
     # -- estimating --------------------------------------------------------------------------------------------------
     def _estimate(self, question: Question) -> bool:
         price = self._price(question.model)
-        if price is None:
+        if price is None or question.tokens == Tokens():
             return False
         cost_nano = estimate(question.tokens, price)
         return _store(question, cost_nano, CostSource.ESTIMATED, question.tokens, self.now)

@@ -236,7 +236,7 @@ def test_what_can_be_estimated_is_settled_while_upstream_is_away(key: uuid.UUID)
     now = timezone.now()
     for n in range(4):
         waiting(key, generation_id=f"gen-{n}", recorded_at=now - HOUR)
-    waiting(key, generation_id="", recorded_at=now)
+    waiting(key, generation_id="", recorded_at=now, input_tokens=10)
 
     assert settle(Unreachable(), now) == 1
 
@@ -363,13 +363,13 @@ def test_a_cost_without_a_price_is_rarely_looked_at_and_settled_when_there_is_on
     assert (row.cost_source, row.cost_nano) == (CostSource.ESTIMATED, 30)
 
 
-def test_nothing_known_is_an_estimate_of_nothing(key: uuid.UUID) -> None:
+def test_where_no_token_is_known_the_cost_stays_unknown(key: uuid.UUID) -> None:
     row = waiting(key, generation_id="")
 
     settle(Upstream())
 
     row.refresh_from_db()
-    assert (row.cost_source, row.cost_nano) == (CostSource.ESTIMATED, 0)
+    assert (row.cost_source, row.cost_nano) == (CostSource.UNKNOWN, None)
 
 
 # -- what came meanwhile ---------------------------------------------------------------------------------------------
