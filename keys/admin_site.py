@@ -17,6 +17,8 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.template.response import SimpleTemplateResponse
+from django.urls import path
+from django.utils import timezone
 
 if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
@@ -48,7 +50,16 @@ class OperatorsSite(AdminSite):
             **super().each_context(request),
             "environment": settings.OPENSVM_ENVIRONMENT,
             "sandbox": settings.OPENSVM_SANDBOX,
+            "time_zone": timezone.get_current_timezone_name(),
         }
+
+    def get_urls(self) -> list[Any]:
+        return [path("time-zone/", self.admin_view(self.time_zone_view), name="time_zone"), *super().get_urls()]
+
+    def time_zone_view(self, request: HttpRequest) -> HttpResponse:
+        from keys.admin.time_zone_view import choose_time_zone  # as with the home page
+
+        return choose_time_zone(request, self.each_context(request))
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         from keys.admin.home import home_context  # models are loaded only after this module

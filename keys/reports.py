@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -92,8 +92,8 @@ def change_of(now: int, before: int) -> float | None:
 class _Keys:
     """Which account each key is of, and of which key it is a successor."""
 
-    accounts: dict[uuid.UUID, uuid.UUID | None] | None = None
-    firsts: dict[uuid.UUID, uuid.UUID] | None = None
+    accounts: Mapping[uuid.UUID, uuid.UUID | None] | None = None
+    firsts: Mapping[uuid.UUID, uuid.UUID] | None = None
 
     @classmethod
     def read(cls) -> _Keys:
@@ -169,8 +169,6 @@ def _labels(question: Question, targets: set[Any], keys: _Keys) -> dict[Any, str
     assert question.group in ("key", "client", "model")
     labels = labels_of(question.group, targets)
     if question.group == "key" and question.joined:
-        members = defaultdict(int)
-        for first in (keys.firsts or {}).values():
-            members[first] += 1
-        labels |= {key: f"{labels[key]} and {members[key] - 1} after it" for key in targets if members.get(key, 1) > 1}
+        members = Counter((keys.firsts or {}).values())
+        labels |= {key: f"{labels[key]} and {members[key] - 1} after it" for key in targets if members[key] > 1}
     return labels

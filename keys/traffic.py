@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,19 +86,17 @@ def traffic_by_hour(period: Span) -> dict[dt.datetime, Traffic]:
 
 
 def in_steps(
-    hours: dict[dt.datetime, Traffic], period: Span, step: dt.timedelta
-) -> Iterator[tuple[dt.datetime, Traffic]]:
-    """Every step of `period`, also those without a request."""
-    start = period.start
-    while start < period.end:
-        total = Traffic()
-        moment = start
-        while moment < min(start + step, period.end):
-            if moment in hours:
-                total += hours[moment]
-            moment += HOUR
-        yield start, total
-        start += step
+    hours: Mapping[dt.datetime, Traffic], period: Span, step_of: Callable[[dt.datetime], dt.datetime]
+) -> dict[dt.datetime, Traffic]:
+    """The sums of `period` by the step that each hour belongs to, oldest first, also those without a request."""
+    steps: dict[dt.datetime, Traffic] = {}
+    hour = hour_of(period.start)
+    while hour < period.end:
+        total = steps.setdefault(step_of(hour), Traffic())
+        if hour in hours:
+            total += hours[hour]
+        hour += HOUR
+    return steps
 
 
 def percentile_ms(histogram: Sequence[int], share: float) -> int | None:

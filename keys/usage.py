@@ -16,6 +16,7 @@ from uuid import UUID
 
 from django.db.models import Case, Count, IntegerField, Q, QuerySet, Sum, Value, When
 from django.db.models.functions import Coalesce, TruncDate, TruncHour
+from django.utils import timezone
 
 from keys.models import Client, CostSource, OpenRouterKey, RequestLog, UsageDay, UsageHour, Watermark
 
@@ -148,6 +149,12 @@ def today_by_key(now: dt.datetime) -> dict[UUID | None, Usage]:
     """Usage since midnight UTC by key id. Five queries."""
     today = now.astimezone(dt.UTC).date()
     return usage_by_key(today, today)
+
+
+def known_models(days: int = 30) -> list[str]:
+    """The models that were sent upstream in the last days. One query, of the sums by day."""
+    rows = UsageDay.objects.filter(day__gte=timezone.now().date() - days * DAY).exclude(model="")
+    return list(rows.order_by("model").values_list("model", flat=True).distinct())
 
 
 def sum_ledger(condition: Q, *names: str) -> dict[tuple[Any, ...], Usage]:

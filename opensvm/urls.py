@@ -12,11 +12,13 @@ from keys.uuid7 import new_request_uuid, request_id_of
 from opensvm.health import healthz, readyz
 from proxy.errors import Refusal, internal_error
 from proxy.stats_view import KeyStatsView, refused
+from proxy.usage_view import UsageView
 
 urlpatterns = [
     path("", RedirectView.as_view(url="/admin/")),
     path("admin/", admin.site.urls),
     path("api/keys/stats", KeyStatsView.as_view()),
+    path("api/usage", UsageView.as_view()),
     path("healthz", healthz),
     path("readyz", readyz),
 ]

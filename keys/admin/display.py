@@ -65,3 +65,10 @@ def stamp_with_distance(moment: dt.datetime | None, now: dt.datetime, *, missing
 
 def milliseconds(value: int | None) -> str:
     return NOTHING if value is None else f"{value:,} ms"
+
+
+def change(share: float | None) -> str:
+    """By how much something has grown, with its sign; a dash where there was nothing before."""
+    if share is None:
+        return NOTHING
+    return "±0 %" if abs(share) < 0.0005 else f"{share * 100:+,.1f} %".replace("-", "−")

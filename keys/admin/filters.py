@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import uuid
 from typing import Any
 
 from django.contrib import admin
@@ -13,62 +11,6 @@ from django.utils import timezone
 
 from keys.causes import SCOPES, Cause
 from keys.models import KeyState
-
-PERIODS = {
-    "1h": ("last hour", 1),
-    "24h": ("last 24 hours", 24),
-    "7d": ("last 7 days", 168),
-    "30d": ("last 30 days", 720),
-}
-STATUSES = {
-    "ok": ("answered (below 400)", Q(status__lt=400)),
-    "error": ("any error", Q(status__gte=400)),
-    "4xx": ("400 to 499", Q(status__gte=400, status__lt=500)),
-    "5xx": ("500 to 599", Q(status__gte=500)),
-    **{
-        str(status): (f"{status} {words}", Q(status=status))
-        for status, words in (
-            (400, "bad request"),
-            (404, "not found"),
-            (429, "rate limit"),
-            (499, "client left"),
-            (500, "error"),
-            (504, "timeout"),
-            (529, "overloaded"),
-        )
-    },
-}
-
-
-def first_id_of(moment: dt.datetime) -> uuid.UUID:
-    """The smallest UUIDv7 of `moment`: a period of requests is a range of their primary key."""
-    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
-
-
-class PeriodFilter(admin.SimpleListFilter):
-    title = "period"
-    parameter_name = "period"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(value, words) for value, (words, _) in PERIODS.items()]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        if self.value() not in PERIODS:
-            return queryset
-        hours = PERIODS[str(self.value())][1]
-        return queryset.filter(pk__gte=first_id_of(timezone.now() - dt.timedelta(hours=hours)))
-
-
-class StatusFilter(admin.SimpleListFilter):
-    title = "status"
-    parameter_name = "answer"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(value, words) for value, (words, _) in STATUSES.items()]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        chosen = STATUSES.get(str(self.value()))
-        return queryset.filter(chosen[1]) if chosen else queryset
 
 
 class BenchCauseFilter(admin.SimpleListFilter):

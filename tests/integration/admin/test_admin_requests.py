@@ -93,13 +93,14 @@ def test_a_request_that_found_no_key_says_so(desk: Client) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        {"answer": "429"},
-        {"answer": "4xx"},
-        {"answer": "error"},
-        {"cause__exact": "key_rate_limited"},
-        {"key__id__exact": "KEY"},
+        {"status": "429"},
+        {"status": "4xx"},
+        {"status": "error"},
+        {"cause": "key_rate_limited"},
+        {"key": "KEY"},
+        {"model": "the-bad-one"},
     ],
-    ids=["status", "class of status", "any error", "cause", "key"],
+    ids=["status", "class of status", "any error", "cause", "key", "model"],
 )
 def test_requests_are_filtered(desk: Client, query: dict[str, str]) -> None:
     client, key = build_client(), build_key()
@@ -117,7 +118,7 @@ def test_requests_are_filtered_by_client_and_period(desk: Client) -> None:
     build_request(phone, None, model_asked="of-phone", id=old)
     build_request(laptop, None, model_asked="of-laptop")
 
-    by_client = listed(desk, client__id__exact=str(phone.pk))
+    by_client = listed(desk, client=str(phone.pk))
     by_period = listed(desk, period="1h")
 
     assert ("of-phone" in by_client, "of-laptop" in by_client) == (True, False)
@@ -138,7 +139,7 @@ def test_a_request_is_found_by_its_whole_id(desk: Client, field: str) -> None:
 def test_a_part_of_an_id_finds_nothing(desk: Client) -> None:
     build_request(build_client(), None, generation_id="gen-123")
 
-    assert "0 requests" in listed(desk, q="gen-12")
+    assert "No request matches" in listed(desk, q="gen-12")
 
 
 def test_the_list_neither_counts_the_table_nor_asks_for_distinct_rows(desk: Client) -> None:
@@ -150,14 +151,13 @@ def test_the_list_neither_counts_the_table_nor_asks_for_distinct_rows(desk: Clie
         build_request(client, None)
 
     with CaptureQueriesContext(connection) as queries:
-        listed(desk, client__id__exact=str(client.pk), answer="ok")
+        listed(desk, client=str(client.pk), status="ok")
 
-    of_ledger = [query["sql"] for query in queries.captured_queries if "keys_requestlog" in query["sql"]]
-    assert of_ledger
-    assert not [sql for sql in of_ledger if "DISTINCT" in sql]
-    counts = [sql for sql in of_ledger if "COUNT" in sql]
-    assert len(counts) == 1
-    assert "LIMIT 10000" in counts[0]
+    of_ledger = [query["sql"] for query in queries.captured_queries if '"keys_requestlog"' in query["sql"]]
+    assert len(of_ledger) == 1
+    assert "DISTINCT" not in of_ledger[0]
+    assert "COUNT" not in of_ledger[0]
+    assert "LIMIT 51" in of_ledger[0]
 
 
 def test_the_newest_request_comes_first(desk: Client) -> None:
@@ -175,12 +175,13 @@ def test_the_newest_request_comes_first(desk: Client) -> None:
     [
         ({"q": "a\0b"}, 200),
         ({"q": "x" * 5_000}, 200),
-        ({"client__id__exact": "no id"}, 200),
-        ({"period": "ever", "answer": "maybe", "o": "5", "p": "99"}, 200),
-        ({"client__digest__startswith": "a"}, 400),
-        ({"client__name": "x"}, 400),
+        ({"client": "no id"}, 200),
+        ({"period": "ever", "status": "maybe", "o": "5", "p": "99"}, 200),
+        ({"since": "yesterday", "until": "9999-12-31T23:59", "before": "x"}, 200),
+        ({"since": "0001-01-01T00:00+14:00"}, 200),
+        ({"client__digest__startswith": "a"}, 200),
     ],
-    ids=["NUL", "long", "no UUID", "unknown choices", "a digest", "another table"],
+    ids=["NUL", "long", "no UUID", "unknown choices", "no times", "the beginning of time", "a digest, unheard"],
 )
 def test_a_query_string_that_makes_no_sense_is_no_error_of_ours(
     desk: Client, query: dict[str, str], status: int
@@ -206,7 +207,7 @@ def test_a_query_string_cannot_make_the_ledger_sort_without_an_index(desk: Clien
 
     for order in ("8", "-8"):
         page = listed(desk, o=order)
-        assert page.index("second") < page.index("first")
+        assert page.index(">second ") < page.index(">first ")
 
 
 def test_a_paginator_counts_no_further_than_its_cap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,11 +250,11 @@ def test_the_report_sums_a_period_by_key_and_day(desk: Client) -> None:
     page = text_of(desk.get(reverse(USAGE)))
     today = text_of(desk.get(reverse(USAGE), {"since": timezone.now().date().isoformat()}))
 
-    assert "$2.0010005 + 1 unknown" in page
-    assert yesterday.date().isoformat() in page
+    assert "$2.0010005" in page
     assert "no key" in page
-    assert "$0.0010005 + 1 unknown" in today
-    assert "$2" not in today
+    assert "<dt>Requests of unknown cost</dt><dd>1</dd>" in page
+    assert "$0.0010005" in today
+    assert "was $2.00" in today
 
 
 @pytest.mark.parametrize("group", ["client", "model"])
