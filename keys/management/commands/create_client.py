@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.utils.dateparse import parse_date, parse_datetime
+from django.core.management.base import BaseCommand, CommandParser
 
+from keys.management.arguments import parse_moment
 from keys.management.refusals import refusals_as_command_errors
 from keys.services.audit import COMMAND_LINE
 from keys.services.clients import SCOPES, create_client
@@ -26,20 +25,12 @@ class Command(BaseCommand):
         with refusals_as_command_errors():
             verify_keyring()
             client_key, client = create_client(
-                actor=COMMAND_LINE, name=name, scopes=scope, expires_at=_parse_expiry(expires) if expires else None
+                actor=COMMAND_LINE,
+                name=name,
+                scopes=scope,
+                expires_at=parse_moment(expires, "--expires") if expires else None,
             )
         self.stderr.write(
             f"Created client {client.name} for {client.scopes.replace(' ', ', ')}. Its key, shown only now:"
         )
         self.stdout.write(client_key)
-
-
-def _parse_expiry(text: str) -> dt.datetime:
-    try:
-        day = parse_date(text)
-        moment = parse_datetime(text) if day is None else dt.datetime.combine(day, dt.time(), dt.UTC)
-    except ValueError:
-        moment = None
-    if moment is None:
-        raise CommandError(f"--expires must be a date or time as 2027-01-31 or 2027-01-31T12:00:00Z, not {text!r}.")
-    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
