@@ -42,7 +42,7 @@ class _Known:
 
 
 def settle(items: Sequence[Settlement], *, sql: Statements, now: dt.datetime) -> list[UUID]:
-    """Settle each once; answers the ids that had neither an InFlight nor a ledger row."""
+    """Settle each once; answers the ids of tries that had neither an InFlight nor a ledger row."""
     if not items:
         return []
     ids = [item.id for item in items]
@@ -57,7 +57,7 @@ def settle(items: Sequence[Settlement], *, sql: Statements, now: dt.datetime) ->
                 repeats.append(item)
         else:
             fresh[item.id] = item
-            if item.id not in in_flight:
+            if item.id not in in_flight and item.attempts:  # without a try it need not have been in flight
                 orphans.append(item.id)
     if sql.insert_ledger([ledger_row(item, sql, now) for item in fresh.values()]) < len(fresh):
         repeats = [*fresh.values(), *repeats]  # some were in flight again after they had been settled as lost

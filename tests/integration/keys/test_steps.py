@@ -286,6 +286,12 @@ def test_an_orphan_is_inserted_and_reported(digest: str, caplog: pytest.LogCaptu
     assert line.request == str(item.id)  # type: ignore[attr-defined]
 
 
+def test_a_request_that_found_no_key_is_no_orphan(digest: str, caplog: pytest.LogCaptureFixture) -> None:
+    run(admit(digest))
+    assert RequestLog.objects.get().attempts == 0
+    assert not [record for record in caplog.records if getattr(record, "event", "") == "ledger.orphan"]
+
+
 def test_a_batch_whose_commit_is_unknown_runs_twice_and_stores_once(digest: str) -> None:
     add_keys("alpha", "beta", "gamma")
     settled, its = admit_one(digest)
