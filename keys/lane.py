@@ -144,8 +144,10 @@ class Lane:
 
     def _take_back(self, waiting: Waiting) -> None:
         """Settle an admission whose sender has gone: nothing was asked upstream."""
-        if isinstance(waiting.item, Admit) and isinstance(waiting.outcome, Admitted):
-            item = settlement.settlement_taken_back(waiting.item, waiting.outcome, now=self._clock())
+        admitted = waiting.outcome if isinstance(waiting.outcome, Admitted) else waiting.in_doubt
+        if isinstance(waiting.item, Admit) and admitted is not None:
+            waiting.in_doubt = None
+            item = settlement.settlement_taken_back(waiting.item, admitted, now=self._clock())
             self._queue.put(Waiting(item, waiting.loop, None))
 
     # -- the watch's thread ------------------------------------------------------------------------------------------
@@ -252,7 +254,12 @@ class Lane:
     def _commit(self, waiting: Sequence[Waiting]) -> None:
         self._tune()
         self._set_durability(any(w.must_survive for w in waiting))
-        results = Batch([w.item for w in waiting], self._rules, self._clock()).run()
+        batch = Batch([w.item for w in waiting], self._rules, self._clock())
+        try:
+            results = batch.run()
+        except Exception:
+            _note_doubts(waiting, batch)
+            raise
         for w, result in zip(waiting, results, strict=True):
             w.outcome = result
         self._forget(waiting)
@@ -286,6 +293,9 @@ class Lane:
         for w in refused:
             w.outcome = DatabaseAway(one_line(exc))
         self._answer(refused)
+        for w in refused:
+            if w.in_doubt is not None:  # its client is refused, and its row may be in flight all the same
+                self._take_back(w)
         if kept:
             time.sleep(self._pause_seconds)
         return kept
@@ -357,3 +367,10 @@ class Lane:
     def _answer(self, batch: Sequence[Waiting]) -> None:
         for waiting in self._queue.answer(batch):
             self._take_back(waiting)
+
+
+def _note_doubts(waiting: Sequence[Waiting], batch: Batch) -> None:
+    """A batch that failed when it had all its results may have been committed: only the confirmation was lost."""
+    for index, w in enumerate(waiting):
+        found = batch.results.get(index)
+        w.in_doubt = found if isinstance(found, Admitted) else None

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from keys.ledger_items import Admit, Identify, LaneItem, LaneResult, PassTrial, Settlement, Switch
+from keys.ledger_items import Admit, Admitted, Identify, LaneItem, LaneResult, PassTrial, Settlement, Switch
 
 _PRIORITY: dict[type, int] = {Settlement: 0, PassTrial: 1, Switch: 2, Admit: 3, Identify: 3}
 
@@ -21,6 +21,7 @@ class Waiting:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[LaneResult] | None
     outcome: LaneResult | BaseException = None
+    in_doubt: Admitted | None = None  # what a commit without confirmation may have written
     is_answered: bool = False
     is_abandoned: bool = False  # its sender has been told that it failed, whatever becomes of it
 

@@ -30,6 +30,7 @@ ON_POSTGRESQL = {
     "slow commits": (outages.slow_commits, "the database does not answer"),
     "cut in a transaction": (outages.cuts_in_transactions, "the database can't be reached"),
     "cut before the commit": (outages.cuts_before_commits, "the database can't be reached"),
+    "lost confirmations": (outages.loses_confirmations, "the database can't be reached"),
 }
 IS_SQLITE = connections.settings["default"]["ENGINE"] == "opensvm.sqlite"
 OUTAGES = ON_SQLITE if IS_SQLITE else ON_POSTGRESQL
