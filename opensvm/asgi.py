@@ -7,6 +7,7 @@ error and are settled; the server's own handler runs after ours.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import logging
@@ -14,6 +15,7 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -81,6 +83,7 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                before = _end_at_sigterm()
                 try:
                     self.start()
                 except Exception as exc:
@@ -88,7 +91,7 @@ class Application:
                     await send({"type": "lifespan.startup.failed", "message": str(exc)})
                     return
                 _calm_garbage_collector()
-                _drain_on_sigterm(self)
+                _drain_on_sigterm(self, before)
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self.stop()
@@ -124,14 +127,26 @@ class Application:
                 call.interrupt()
 
 
-def _drain_on_sigterm(application: Application) -> None:
+Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+def _end_at_sigterm() -> Handler:
+    """While it starts a process has nothing to drain, and granian hangs at a signal before it serves."""
+    before = signal.getsignal(signal.SIGTERM)
+    with contextlib.suppress(ValueError):  # not the main thread: a test's server
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return before
+
+
+def _drain_on_sigterm(application: Application, before: Handler) -> None:
     """Chain our handler before the server's: asyncio's own `add_signal_handler` would replace it.
 
-    The kernel's alarm ends the process when its time is over. Its server does so too, but may be gone itself; and
-    granian's handler may wait, with the interpreter's lock in its hands, for a thread that waits for that lock.
+    Not before the loop's: uvloop hears of the signal by itself, and would tell granian twice. At the second one its
+    handler may wait, with the interpreter's lock in its hands, for a thread that waits for that lock; so the kernel's
+    alarm ends the process when its time is over. Its server does so too, but may be gone itself.
     """
     loop = asyncio.get_running_loop()
-    before = signal.getsignal(signal.SIGTERM)
+    is_the_loops = getattr(before, "__self__", None) is loop
 
     def drain() -> None:
         service = application.service
@@ -142,7 +157,7 @@ def _drain_on_sigterm(application: Application) -> None:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(math.ceil(settings.OPENSVM_DRAIN_SECONDS) + _LAST_SECONDS)
         loop.call_soon_threadsafe(drain)
-        if callable(before):
+        if callable(before) and not is_the_loops:
             before(number, frame)
 
     try:
@@ -160,9 +175,9 @@ def _calm_garbage_collector() -> None:
 
 def _die_with_parent() -> None:
     """A killed supervisor leaves no orphan. Linux only; elsewhere the supervisor's own signals have to do."""
-    if sys.platform == "linux" and os.environ.get("OPENSVM_SUPERVISED"):
+    if sys.platform == "linux" and "OPENSVM_WEB_SERVER" in os.environ:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != int(os.environ.get("OPENSVM_WEB_SERVER", os.getppid())):
+        if os.getppid() != int(os.environ["OPENSVM_WEB_SERVER"]):
             os._exit(1)  # it was killed while we were starting: nobody would ever stop us
 
 

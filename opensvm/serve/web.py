@@ -54,11 +54,12 @@ def _watch_server(server_pid: int) -> None:
 
 
 def _end_with(server_pid: int) -> None:
+    """By the kernel's alarm: a worker that hangs may hold the interpreter's lock, and no thread of ours runs."""
     while os.getppid() == server_pid:
         time.sleep(SERVER_WATCH_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(settings.OPENSVM_DRAIN_SECONDS + AFTER_DRAIN_SECONDS)
-    os._exit(1)
+    signal.alarm(math.ceil(settings.OPENSVM_DRAIN_SECONDS + AFTER_DRAIN_SECONDS))
+    if sys.platform != "linux":  # there the kernel has sent it already, and granian can't bear a second one
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def build_server(target: str) -> AbstractServer[Any]:

@@ -152,4 +152,5 @@ def _web_processes(service: Service) -> set[int]:
 
 
 def _journals(service: Service) -> list[Path]:
-    return list((service.var_dir / "journal").glob("*"))
+    """Those that hold something; a process that is ended while it starts leaves an empty one."""
+    return [path for path in (service.var_dir / "journal").iterdir() if path.stat().st_size]
