@@ -64,7 +64,7 @@ def _static_checks() -> list[Outcome]:
 def _sqlite_tests() -> list[Outcome]:
     return [
         _run("SQLite: unit and integration", _pytest(["-q", *PARALLEL, "tests/unit", "tests/integration"])),
-        _run("SQLite: acceptance", _pytest(["-q", "tests/acceptance"])),
+        _run("SQLite: acceptance", _pytest(["-q", "-rs", "tests/acceptance"])),
     ]
 
 
