@@ -8,10 +8,13 @@ from keys.admin.cooldowns import CooldownAdmin
 from keys.admin.keys import KeyAdmin
 from keys.admin.requests import RequestAdmin
 from keys.admin.usage import UsageAdmin
+from keys.admin.users import AuditedGroupAdmin, AuditedUserAdmin
 
 __all__ = [
     "AccountAdmin",
     "AuditAdmin",
+    "AuditedGroupAdmin",
+    "AuditedUserAdmin",
     "ClientAdmin",
     "CooldownAdmin",
     "KeyAdmin",

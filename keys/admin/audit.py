@@ -33,6 +33,7 @@ ACTIONS = {
     "import": ("imports", "import."),
     "master_key": ("master keys", "master_key."),
     "user": ("users", "user."),
+    "group": ("groups", "group."),
 }
 
 
@@ -134,4 +135,6 @@ def _one(name: str, before: dict[str, Any], after: dict[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
+    if value in (None, ""):
+        return NOTHING
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

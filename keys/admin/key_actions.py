@@ -60,6 +60,8 @@ def _can_not_finish(key: OpenRouterKey) -> str:
         return no_rotation
     if key.state == KeyState.ACTIVE:
         return "not drained"
+    if key.in_flight_now:  # type: ignore[attr-defined]  # `KeyAdmin.prepare` has counted
+        return "still answering"
     return "" if _successor_serves(key) else "its successor does not serve"
 
 

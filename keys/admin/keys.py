@@ -27,7 +27,7 @@ from keys.admin.row_actions import RowAction, RowActionsAdmin
 from keys.admin.rows import link_to
 from keys.models import KeyState, OpenRouterKey
 from keys.services.keys import add_key, edit_key
-from keys.services.rotation import refusal_to_rotate
+from keys.services.rotation import count_in_flight, refusal_to_rotate
 
 if TYPE_CHECKING:
     from keys.admin.pool import KeyView
@@ -122,6 +122,10 @@ class KeyAdmin(RowActionsAdmin, RotationPages, ImportPages):
         blocking = blocking_of(unread, timezone.now()) if unread else {}
         for row in unread:
             row.blocking = blocking[row.pk]
+        draining = [row.pk for row in rows if row.state == KeyState.DRAINING]
+        in_flight = count_in_flight(draining) if draining else {}
+        for row in rows:
+            row.in_flight_now = in_flight.get(row.pk, 0)
         return rows
 
     def get_actions(self, request: HttpRequest) -> Any:

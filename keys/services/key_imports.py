@@ -51,7 +51,7 @@ class ImportReport:
 class Plan(StrEnum):
     """What an import would do with an entry."""
 
-    ADD = "added"
+    ADD = "to be added"
     KNOWN = "skipped, in the pool already"
     REPEATED = "skipped, repeated"
     REFUSED = "refused, not an OpenRouter key"

@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Count, Q
 from django.utils import timezone
 
 from keys.errors import IllegalStateChange, KeysError, NotFound, RotationRefused
@@ -68,10 +68,16 @@ def find_rotation(key_id: uuid.UUID) -> Rotation | None:
     old = rows.select_related("replaced_by").defer("secret", "replaced_by__secret").first()
     if old is None or old.replaced_by is None:
         return None
-    return Rotation(old, old.replaced_by, count_in_flight(old.pk))
+    return Rotation(old, old.replaced_by, open_requests_of(old.pk))
 
 
-def count_in_flight(key_id: uuid.UUID) -> int:
+def count_in_flight(key_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, int]:
+    """How many requests each of the keys answers now; without those that answer none."""
+    rows = InFlight.objects.filter(key__in=list(key_ids)).order_by().values("key_id").annotate(count=Count("id"))
+    return {row["key_id"]: row["count"] for row in rows}
+
+
+def open_requests_of(key_id: uuid.UUID) -> int:
     return InFlight.objects.filter(key=key_id).count()
 
 
@@ -108,7 +114,7 @@ def start_rotation(key_id: uuid.UUID, *, actor: Actor, secret: Sealed, name: str
         record(actor, "key.rotation_started", old, after={"successor": new})
         record(actor, "key.rotation_started", new, after={"replaces": old})
     _log("started rotation", "key.rotation_started", old, new, actor)
-    return Rotation(old, new, count_in_flight(old.pk))
+    return Rotation(old, new, open_requests_of(old.pk))
 
 
 def drain_key(key_id: uuid.UUID, *, actor: Actor) -> Rotation:
@@ -118,7 +124,7 @@ def drain_key(key_id: uuid.UUID, *, actor: Actor) -> Rotation:
         if new.state != KeyState.ACTIVE:
             raise RotationRefused(f"{new} does not serve yet, it is {new.state}: check it, or cancel the rotation.")
         apply_action(old, KeyAction.DRAIN, actor=actor, now=timezone.now())
-    return Rotation(old, new, count_in_flight(old.pk))
+    return Rotation(old, new, open_requests_of(old.pk))
 
 
 def finish_rotation(key_id: uuid.UUID, *, actor: Actor) -> Rotation:
@@ -133,7 +139,7 @@ def finish_rotation(key_id: uuid.UUID, *, actor: Actor) -> Rotation:
             raise RotationRefused(f"{old} still gets new requests: drain it first.")
         if new.state != KeyState.ACTIVE:
             raise RotationRefused(f"{new} does not serve, it is {new.state}: check it, or cancel the rotation.")
-        if open_requests := count_in_flight(old.pk):
+        if open_requests := open_requests_of(old.pk):
             raise RotationRefused(f"{old} still answers {open_requests:,} requests: wait until they are finished.")
         apply_action(old, KeyAction.RETIRE, actor=actor, now=timezone.now())
     _log("finished rotation", "key.rotation_finished", old, new, actor)
@@ -151,7 +157,7 @@ def cancel_rotation(key_id: uuid.UUID, *, actor: Actor) -> Rotation:
         if allows(KeyAction.DISABLE, new.state):
             apply_action(new, KeyAction.DISABLE, actor=actor, now=timezone.now())
     _log("cancelled rotation", "key.rotation_cancelled", old, new, actor)
-    return Rotation(old, new, count_in_flight(old.pk))
+    return Rotation(old, new, open_requests_of(old.pk))
 
 
 def finish_rotations() -> int:

@@ -157,7 +157,7 @@ class Command(BaseCommand):
         if old.state == KeyState.ACTIVE:
             rotation.drain_key(old.pk, actor=COMMAND_LINE)
             self.stdout.write(f"{old} gets no new requests.")
-        first = left = rotation.count_in_flight(old.pk)
+        first = left = rotation.open_requests_of(old.pk)
         progress, stop_at = Progress(self.stderr, "Draining", first), time.monotonic() + timeout
         while left:
             progress.show(max(first - left, 0), f"{left:,} left")
@@ -168,7 +168,7 @@ class Command(BaseCommand):
                     returncode=TOO_LATE,
                 )
             time.sleep(POLL_SECONDS)
-            left = rotation.count_in_flight(old.pk)
+            left = rotation.open_requests_of(old.pk)
         progress.end()
         if not _is_retired(old):  # the background task may be faster
             rotation.finish_rotation(old.pk, actor=COMMAND_LINE)

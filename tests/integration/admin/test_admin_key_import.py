@@ -47,7 +47,7 @@ def test_pasted_keys_are_shown_first_and_added_when_confirmed(desk: Client, open
 
     page = text_of(prepare(desk, f"{ONE}\n{TWO}\nnonsense\n{ONE}", account=str(account.pk)))
 
-    assert "2 added; 1 skipped, repeated; 1 refused, not an OpenRouter key." in page
+    assert "2 to be added; 1 skipped, repeated; 1 refused, not an OpenRouter key." in page
     assert "prod-2" in page
     assert "the pasted text, entry 3" in page
     assert list(OpenRouterKey.objects.values_list("pk", flat=True)) == [known.pk]
@@ -69,7 +69,7 @@ def test_a_file_is_taken_too(desk: Client, openrouter: SandboxFixture) -> None:
 
     page = text_of(prepare(desk, file=file))
 
-    assert "2 added." in page
+    assert "2 to be added." in page
     assert "keys &lt;b&gt;.txt, entry 1" in page
 
 
