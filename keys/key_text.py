@@ -10,6 +10,7 @@ START = "sk-or-v1-"
 _SHAPE = re.compile(rf"{START}[A-Za-z0-9_-]{{1,200}}")
 _WHOLE_KEY = re.compile(rf"{START}[A-Za-z0-9_-]{{8,}}")
 _SEPARATORS = re.compile(r"\s*,\s*|\s+")
+_COMMENTS = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 
 
 def parse_key_text(text: str) -> str:
@@ -21,11 +22,11 @@ def parse_key_text(text: str) -> str:
 
 
 def split_entries(text: str) -> list[tuple[int, str]]:
-    """(position, entry) of a text that separates entries by commas or white space.
+    """(position, entry) of a text that separates entries by commas or white space; lines with # first are comments.
 
     Positions count from 1. Empty entries between commas are dropped, but counted, as a reader would.
     """
-    entries = enumerate(_SEPARATORS.split(text.strip()), start=1)
+    entries = enumerate(_SEPARATORS.split(_COMMENTS.sub("", text).strip()), start=1)
     return [(position, entry) for position, entry in entries if entry]
 
 

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def main(arguments: Sequence[str]) -> int:
     """Run one command; the exit code. `--traceback` shows where an error comes from."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "opensvm.settings")
+    os.umask(0o077)  # sessions and sealed keys are in these files: no other user of the machine may read them
     try:
         read_env_file(ROOT / ".env", os.environ)
         if sandbox.is_asked_for(arguments, os.environ):

@@ -10,7 +10,7 @@ import ipaddress
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -81,6 +81,15 @@ class Environment:
             valid = False
         if not valid or "@" in parts.netloc or parts.query or parts.fragment:
             raise SettingError(f"{name} must be an http:// or https:// address without user, query or fragment.")
+        return value
+
+    def url(self, name: str, schemes: Collection[str]) -> str:
+        """A URL of one of `schemes`, or empty. It may hold a password, so it is never repeated."""
+        value = self._variables.get(name, "").strip()
+        scheme, separator, rest = value.partition("://")
+        if value and (not separator or scheme not in schemes or not rest):
+            known = ", ".join(f"{scheme}://" for scheme in sorted(schemes))
+            raise SettingError(f"{name} must begin with one of {known} and name a server.")
         return value
 
     def networks(self, name: str) -> tuple[IPNetwork, ...]:

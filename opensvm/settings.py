@@ -140,7 +140,8 @@ OPENSVM_WORKERS = env.integer(
 )
 
 # -- Celery ----------------------------------------------------------------------------------------------------------
-CELERY_BROKER_URL = env.text("CELERY_BROKER_URL", "")  # empty: the folder broker under var/, see opensvm/celery.py
+# Empty: the folder broker under var/, see opensvm/celery.py
+CELERY_BROKER_URL = env.url("CELERY_BROKER_URL", {"redis", "rediss", "amqp", "amqps", "sentinel"})
 BROKER_DIR = OPENSVM_VAR_DIR / "broker"
 
 # -- Django ----------------------------------------------------------------------------------------------------------
@@ -150,7 +151,8 @@ except KeyringError:
     SECRET_KEY = secrets.token_urlsafe(32)  # before the first start only; `serve` refuses to run without a keyring
 DEBUG = False
 _url = urlsplit(OPENSVM_URL)
-ALLOWED_HOSTS = sorted({_url.hostname or "", OPENSVM_HOST, "127.0.0.1", "localhost", "[::1]"} - {"", "0.0.0.0", "::"})
+_every_address = {"", "0.0.0.0", "::"}  # noqa: S104 - taken out, not listened on
+ALLOWED_HOSTS = sorted({_url.hostname or "", OPENSVM_HOST, "127.0.0.1", "localhost", "[::1]"} - _every_address)
 CSRF_TRUSTED_ORIGINS = [f"{_url.scheme}://{_url.netloc}"]
 _https = _url.scheme == "https"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https

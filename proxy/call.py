@@ -148,6 +148,8 @@ class Call:
     async def _try_keys(self, tally: Tally) -> Ending:
         """Ask keys until one answers, none is left, or asking further would be wrong."""
         while True:
+            if self._ended_by is not None:
+                return Ending(self._ended_failure(billed=False))
             tally.begin_try()
             outcome = await self._unless_ended(UpstreamTry(tally, self.outbox, self._service).run())
             if outcome is None:

@@ -87,7 +87,7 @@ class Exchange:
     async def read_body(self) -> bytes:
         """The whole body. Raises `Refusal` (400, 408, 413, 529) or `ClientLeft`; nothing is written to disk."""
         self._check_declared_length()
-        chunks: list[bytes] = []
+        body = bytearray()
         size, started = 0, time.monotonic()
         while True:
             message = await self._receive_in_time()
@@ -96,10 +96,10 @@ class Exchange:
             chunk = message.get("body", b"")
             size += len(chunk)
             self._reserve(len(chunk), size)
-            chunks.append(chunk)
+            body += chunk
             if not message.get("more_body", False):
                 self.is_body_read = True
-                return b"".join(chunks)
+                return bytes(body)
             self._check_speed(size, time.monotonic() - started)
 
     def release_body(self) -> None:

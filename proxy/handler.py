@@ -86,9 +86,10 @@ class DataPlane:
         try:
             await call.outbox.write_to(exchange)
         except ClientLeft:
-            call.leave()
+            logger.debug("client left during its answer", extra={"event": "client.left"})
         finally:
             watcher.cancel()
+            call.leave()  # without a writer, whatever ended it, the pump would wait for room for ever
 
 
 async def _answer(exchange: Exchange, response: PlainResponse) -> None:

@@ -42,7 +42,7 @@ class Account(models.Model):
 
 
 class OpenRouterKey(models.Model):
-    """One upstream secret. The plaintext exists only in the service call that stores it and in the request that uses it."""
+    """One upstream secret. Its plaintext exists only in the call that stores it and in the request that uses it."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=100, unique=True)

@@ -4,7 +4,8 @@ A cut stream, a client that left or a killed process leaves a ledger row of unkn
 moment later, to any key of the account; so it is asked, rarer and rarer, until `COST_GIVE_UP_SECONDS`. Then, or at once
 where there is no generation to ask for, the cost is estimated from the tokens that are known and the model's list
 price. Without a list price, or without a single token known, it stays unknown: a made-up figure, 0 above all, would
-look like money. Safe on several schedulers at once: who moves the inquiry's `next_at` on may ask, and a better source that came meanwhile wins.
+look like money. Safe on several schedulers at once: who moves the inquiry's `next_at` on may ask, and a better source
+that came meanwhile wins.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ class Prepared:
 def prepare(variables: Mapping[str, str], *, on_terminal: bool) -> Prepared:
     """Make the database, the keyring and the admin user ready. Raises StartError, KeyringError or KeysError."""
     var_dir = Path(settings.OPENSVM_VAR_DIR)
+    _check_log_file(Path(settings.OPENSVM_LOG_FILE))
     with _one_start_at_a_time(var_dir):
         call_command("migrate", interactive=False, verbosity=0)
         ensure_keyring(settings.OPENSVM_KEYRING)
@@ -48,6 +49,15 @@ def prepare(variables: Mapping[str, str], *, on_terminal: bool) -> Prepared:
         prepared = Prepared(count_active_keys(), count_usable_clients(), imported, admin_user)
     connections.close_all()  # the processes that are forked from here open their own
     return prepared
+
+
+def _check_log_file(path: Path) -> None:
+    """The log never stops a request, so only the start can say that there is none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as exc:
+        raise StartError(f"OPENSVM_LOG_FILE: {path} can't be written ({exc.strerror}).") from exc
 
 
 def count_active_keys() -> int:

@@ -94,6 +94,8 @@ def test_a_port_in_use_is_one_sentence_and_nothing_is_started(tmp_path: Path) ->
         ("OPENROUTER_RETRY_DELAY", "1e9"),
         ("OPENROUTER_HEADERS", "X-A: b"),
         ("OPENROUTER_HEADERS", '{"Authorization": "Bearer test-secret"}'),
+        ("CELERY_BROKER_URL", "nonsense"),
+        ("CELERY_BROKER_URL", "no-such-transport://x:test-secret@y"),
         ("DATABASE_URL", "mysql://db/opensvm"),
         ("DATABASE_URL", "nonsense"),
         ("OPENSVM_HOST", "192.0.2.1"),
@@ -109,7 +111,7 @@ def test_a_setting_that_cannot_be_understood_stops_the_start(tmp_path: Path, nam
     assert service.output() == ""
 
 
-@pytest.mark.parametrize("variable", ["OPENSVM_VAR_DIR", "OPENSVM_KEYRING"])
+@pytest.mark.parametrize("variable", ["OPENSVM_VAR_DIR", "OPENSVM_KEYRING", "OPENSVM_LOG_FILE"])
 def test_a_folder_that_cannot_be_made_stops_the_start(tmp_path: Path, variable: str) -> None:
     (tmp_path / "file").write_text("no folder")
     service = Service(tmp_path, {variable: str(tmp_path / "file" / "in-it")}, "--role", "beat").launch()
@@ -181,9 +183,12 @@ def test_a_killed_serve_leaves_no_orphan(tmp_path: Path) -> None:
 
 
 def test_a_process_that_cannot_start_stops_the_whole(tmp_path: Path) -> None:
-    service = Service(tmp_path, {"CELERY_BROKER_URL": "no-such-transport://x"}, "--role", "worker").launch()
+    service = Service(tmp_path, None, "--role", "web")
+    service.var_dir.mkdir()
+    (service.var_dir / "journal").write_text("no folder")
+    service.launch()
     assert service.wait_for_exit() == 1
-    assert "The worker process ended with exit code" in service.errors()
+    assert "The web process ended with exit code" in service.errors()
 
 
 def test_manage_by_a_python_without_django_continues_in_the_venv(tmp_path: Path) -> None:

@@ -80,3 +80,9 @@ def test_whole_keys_in_a_text_are_cut_to_their_tail() -> None:
 
 def test_a_given_secret_is_cut_however_short_it_is() -> None:
     assert redact_keys("label sk-or-v1-ab", "sk-or-v1-ab") == "label ...b"
+
+
+def test_comment_lines_are_no_entries() -> None:
+    text = "# keys of the first account\nsk-or-v1-test-a\n  # and of the second\nsk-or-v1-test-b"
+
+    assert [entry for _, entry in split_entries(text)] == ["sk-or-v1-test-a", "sk-or-v1-test-b"]
