@@ -24,9 +24,9 @@ GRACES = (("0", "none: the old key is refused at once"), ("1", "1 hour"), ("24",
 
 
 class ReplaceForm(forms.Form):
-    grace = forms.ChoiceField(label="grace period", choices=GRACES, initial="24")
+    grace = forms.ChoiceField(label="Grace period", choices=GRACES, initial="24")
     name = forms.CharField(
-        label="name of the new client", max_length=100, widget=forms.TextInput(attrs={"class": "vTextField"})
+        label="Name of the new client", max_length=100, widget=forms.TextInput(attrs={"class": "vTextField"})
     )
 
 

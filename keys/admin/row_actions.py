@@ -160,7 +160,7 @@ class RowActionsAdmin(ServiceAdmin):
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": f"{action.label} {self.opts.verbose_name if len(rows) == 1 else self.opts.verbose_name_plural}?",
+            "title": f"{action.label}?",
             "action": action,
             "legal": [row for row in rows if not action.skip(row)],
             "skipped": [(row, action.skip(row)) for row in rows if action.skip(row)],

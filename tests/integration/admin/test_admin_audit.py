@@ -66,7 +66,7 @@ def test_a_superuser_can_neither_add_nor_change_nor_delete_an_event(desk: Client
         ({"period": "24h"}, {"by a person", "by a task", "of a client", "a check"}),
         ({"q": "olivia"}, {"by a person"}),
     ],
-    ids=str,
+    ids=["all", "people", "the task", "clients", "checks", "keys", "24 hours", "search"],
 )
 def test_list_and_csv_show_what_the_filters_leave(desk: Client, query: dict[str, str], names: set[str]) -> None:
     write(object_name="by a person")
