@@ -19,6 +19,7 @@ OUR_PREFIXES = ("OPENROUTER_", "OPENSVM_", "DJANGO_", "CELERY_", "GRANIAN_")
 OUR_NAMES = ("DATABASE_URL",)
 PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 TEST_DATABASE_URL = "OPENSVM_TEST_DATABASE_URL"  # the PostgreSQL that `tests/run.py` hands to pytest
+TEST_CLAUDE_CODE = "OPENSVM_TEST_CLAUDE_CODE"  # 1: Claude Code is a client of the tests too; it is installed from npm
 
 
 class RemoteCallError(RuntimeError):
@@ -53,7 +54,8 @@ def block_network() -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name.startswith(OUR_PREFIXES) or name in OUR_NAMES or name in PROXY_NAMES
+    is_setting = name.startswith(OUR_PREFIXES) or name in OUR_NAMES or name in PROXY_NAMES
+    return is_setting and name != TEST_CLAUDE_CODE
 
 
 def _refuse_remote(event: str, arguments: tuple[Any, ...]) -> None:
