@@ -25,7 +25,8 @@ PAGE_ROWS = 50
 MOST_ROWS_READ = 50_000
 MOST_HOURS = 60
 SLACK = dt.timedelta(seconds=5)  # a request's id is made a little before or after its stamp
-LAST_ID = uuid.UUID(int=(1 << 128) - 1)
+END_OF_TIME = dt.datetime(9000, 1, 1, tzinfo=dt.UTC).timestamp()
+FIRST_ID, LAST_ID = uuid.UUID(int=0), uuid.UUID(int=(1 << 128) - 1)
 ERROR_STATUSES = {"error": Q(status__gte=400), "4xx": Q(status__gte=400, status__lt=500), "5xx": Q(status__gte=500)}
 
 
@@ -70,8 +71,8 @@ def first_id_of(moment: dt.datetime) -> uuid.UUID:
 
 
 def moment_of(row_id: uuid.UUID) -> dt.datetime:
-    """When the request of this id was admitted."""
-    return dt.datetime.fromtimestamp((row_id.int >> 80) / 1000, dt.UTC)
+    """When the request of this id was admitted; the end of time for an id that no clock made."""
+    return dt.datetime.fromtimestamp(min((row_id.int >> 80) / 1000, END_OF_TIME), dt.UTC)
 
 
 def find_page(search: Search, rows: QuerySet[RequestLog] | None = None) -> Page:
@@ -80,26 +81,42 @@ def find_page(search: Search, rows: QuerySet[RequestLog] | None = None) -> Page:
     if search.text:
         return Page(list(ledger.filter(_by_text(search.text))[:PAGE_ROWS]))
     guide = _Guide.of(search)
-    in_period = Q(pk__lt=search.before) & _period(search)
     mark = Watermark.objects.filter(name=ROLLUP).first() if guide else None
     if guide is None or mark is None:
+        in_period = _any_of([_bounds(search)])
         return _page(list(ledger.filter(in_period & _condition(search, is_sent=False))[: PAGE_ROWS + 1]))
-    return _guided_page(search, ledger.filter(in_period), guide, mark.at - LATE)
+    return _guided_page(search, ledger, guide, mark.at - LATE)
 
 
 def _guided_page(search: Search, ledger: QuerySet[RequestLog], guide: _Guide, summed_to: dt.datetime) -> Page:
     """The hours that are not summed yet are read too: they come first."""
     tail = hour_of(summed_to) - HOUR
     hours, has_more = _pick(guide.hours(before=tail))
-    ranges = Q(pk__gte=first_id_of(tail - SLACK))
+    first, last = _bounds(search)
+    ranges = [(max(first_id_of(tail - SLACK), first), last)]
     for start, end in _spans(hour.start for hour in hours):
-        ranges |= Q(pk__gte=first_id_of(start - SLACK), pk__lt=first_id_of(end + SLACK))
-    lowest = first_id_of((hours[-1].start if hours else tail) - SLACK)
+        ranges.append((max(first_id_of(start - SLACK), first), min(first_id_of(end + SLACK), last)))
     condition = _condition(search, is_sent=guide.is_sent)
-    page = _page(list(ledger.filter(condition & ranges, pk__gte=lowest)[: PAGE_ROWS + 1]))
+    page = _page(list(ledger.filter(condition & _any_of(ranges))[: PAGE_ROWS + 1]))
     if page.older is None and has_more:
-        return Page(page.rows, older=first_id_of(hours[-1].start), looked_back_to=hours[-1].start)
+        return Page(page.rows, older=first_id_of(hours[-1].start - SLACK), looked_back_to=hours[-1].start)
     return page
+
+
+def _bounds(search: Search) -> tuple[uuid.UUID, uuid.UUID]:
+    """The first id of the period, and the one before which it ends."""
+    first = FIRST_ID if search.since is None else first_id_of(search.since)
+    last = search.before if search.until is None else min(first_id_of(search.until), search.before)
+    return first, last
+
+
+def _any_of(ranges: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> Q:
+    """Each range bounded by itself: with a common bound beside them PostgreSQL reads the index of all that it spans."""
+    condition = Q(pk__in=[])
+    for first, last in ranges:
+        if first < last:
+            condition |= Q(pk__gte=first, pk__lt=last)
+    return condition
 
 
 def _page(found: list[RequestLog]) -> Page:
@@ -194,13 +211,6 @@ class _Guide:
 
 def _end(search: Search) -> dt.datetime:
     return search.until or dt.datetime.max.replace(tzinfo=dt.UTC)
-
-
-def _period(search: Search) -> Q:
-    condition = Q()
-    if search.since is not None:
-        condition &= Q(pk__gte=first_id_of(search.since))
-    return condition if search.until is None else condition & Q(pk__lt=first_id_of(search.until))
 
 
 def _condition(search: Search, *, is_sent: bool) -> Q:

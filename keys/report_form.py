@@ -20,16 +20,16 @@ DATE = {"type": "date"}
 class ReportForm(forms.Form):
     """UTC days, both included. What is left out is the last seven days by key."""
 
-    since = forms.DateField(label="from", widget=forms.DateInput(attrs=DATE))
-    until = forms.DateField(label="to", widget=forms.DateInput(attrs=DATE))
-    group = forms.ChoiceField(label="by", choices=[(group, group) for group in GROUPS])
+    since = forms.DateField(label="From", widget=forms.DateInput(attrs=DATE))
+    until = forms.DateField(label="To", widget=forms.DateInput(attrs=DATE))
+    group = forms.ChoiceField(label="By", choices=[(group, group) for group in GROUPS])
     key = forms.UUIDField(required=False, widget=forms.Select)
     account = forms.UUIDField(required=False, widget=forms.Select)
     client = forms.UUIDField(required=False, widget=forms.Select)
     model = forms.CharField(
         required=False, max_length=200, widget=forms.TextInput(attrs={"list": "models", "placeholder": "as sent"})
     )
-    joined = forms.BooleanField(required=False, label="rotated keys as one")
+    joined = forms.BooleanField(required=False, label="Rotated keys as one")
 
     def __init__(self, query: Mapping[str, Any]) -> None:
         super().__init__({**defaults(timezone.now().date()), **query})

@@ -66,7 +66,7 @@ class MomentField(forms.Field):
 
 class SearchForm(forms.Form):
     q = forms.CharField(
-        label="id",
+        label="Id",
         required=False,
         max_length=200,
         widget=forms.TextInput(attrs={"type": "search", "placeholder": "req_… or gen-…, whole"}),
@@ -84,8 +84,8 @@ class SearchForm(forms.Form):
     period = forms.ChoiceField(
         required=False, choices=[("", "any time"), *((name, words) for name, (words, _) in PERIODS.items())]
     )
-    since = MomentField(label="from", required=False)
-    until = MomentField(label="to", required=False)
+    since = MomentField(label="From", required=False)
+    until = MomentField(label="To", required=False)
     before = forms.UUIDField(required=False, widget=forms.HiddenInput)
 
     def __init__(self, data: QueryDict) -> None:

@@ -51,7 +51,7 @@
       interaction: { mode: "index", intersect: false, axis: chart.across ? "y" : "x" },
       scales: chart.across ? { x: values, y: names } : { x: names, y: values },
       plugins: {
-        legend: { display: chart.series.length > 1, position: "bottom", labels: { color: text, boxWidth: 12 } },
+        legend: { display: chart.series.length > 1 || chart.unit === "count", position: "bottom", labels: { color: text, boxWidth: 12 } },
         tooltip: {
           callbacks: { label: (item) => " " + item.dataset.label + ": " + format(item.raw === null ? 0 : item.raw) },
         },
