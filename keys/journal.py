@@ -78,17 +78,15 @@ class Journal:
         with self._guard:
             if self._size + len(line) > self._max_bytes:
                 raise JournalFull
-            before = self._size
-            try:
-                self._write(line)
-                os.fsync(self._fd)
-                self._sync_name()
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._fd, before)
-                    self._size = before
-                raise
+            self._write(line)
             self._unsettled.add(settlement.id)
+            fd = os.dup(self._fd)
+        # Outside of the guard: streams that begin note their ids meanwhile, and the disk may be slow.
+        try:
+            os.fsync(fd)
+            self._sync_name()
+        finally:
+            os.close(fd)
 
     def forget(self, requests: Iterable[UUID]) -> None:
         """These are in the ledger."""
@@ -129,19 +127,22 @@ class Journal:
 
     def _sync_name(self) -> None:
         """A file that a power cut takes out of its folder is as good as lost."""
-        if self._name_is_synced:
-            return
+        with self._guard:
+            named = self._fd
+            if self._name_is_synced:
+                return
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-        self._name_is_synced = True
+        with self._guard:
+            self._name_is_synced = self._fd == named
 
     def _write(self, line: bytes) -> None:
+        """Raises OSError with nothing written."""
         if self._is_closed:
             raise OSError("the journal is closed")
-        """Raises OSError with nothing written."""
         written = os.write(self._fd, line)
         if written < len(line):
             with contextlib.suppress(OSError):
