@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
 
 WIDTH = 30
+Item = TypeVar("Item")
 
 
 class Terminal(Protocol):
@@ -27,6 +29,13 @@ class Progress:
         full = min(done, self._total) * WIDTH // self._total
         bar = "#" * full + "." * (WIDTH - full)
         self._draw(f"{self._words} [{bar}] {done:,}/{self._total:,} {note}".rstrip())
+
+    def over(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, one after another, with the bar moving."""
+        for number, item in enumerate(items):
+            self.show(number)
+            yield item
+        self.end()
 
     def end(self) -> None:
         self._draw("")

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from keys.management.progress import Progress
 from keys.management.refusals import refusals_as_command_errors
 from keys.services.accounts import get_or_create_account
 from keys.services.audit import COMMAND_LINE
@@ -36,7 +37,7 @@ class Command(BaseCommand):
             verify_keyring()
             entries = _read(file)
             report = import_entries(
-                entries,
+                Progress(self.stderr, "Importing", len(entries)).over(entries),
                 actor=COMMAND_LINE,
                 name_pattern=pattern,
                 account=get_or_create_account(account, actor=COMMAND_LINE) if account else None,

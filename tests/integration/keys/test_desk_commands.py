@@ -264,6 +264,13 @@ def test_progress_is_shown_on_a_terminal_and_cleared_at_the_end() -> None:
     assert terminal.getvalue().endswith(f"\r{' ' * 50}\r")
 
 
+def test_progress_goes_over_a_list_and_gives_all_of_it() -> None:
+    terminal = FakeTerminal()
+    assert list(Progress(terminal, "Importing", 2).over("ab")) == ["a", "b"]
+    assert "1/2" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r")
+
+
 def test_progress_leaves_a_pipe_alone() -> None:
     pipe = io.StringIO()
     Progress(pipe, "Checking", 4).show(2)
