@@ -54,6 +54,12 @@ def test_without_a_terminal_the_admin_password_is_in_a_private_file(sandbox_serv
     assert path.read_text().strip() not in sandbox_service.output() + sandbox_service.log_file.read_text()
 
 
+def test_other_users_can_read_nothing_of_it(sandbox_service: Service) -> None:
+    written = [sandbox_service.var_dir, *sandbox_service.var_dir.rglob("*")]
+    assert sandbox_service.var_dir / "opensvm.sqlite3" in written
+    assert [path for path in written if stat.S_IMODE(path.lstat().st_mode) & 0o007] == []
+
+
 def test_its_client_key_is_kept_in_a_private_file(sandbox_service: Service) -> None:
     assert stat.S_IMODE((sandbox_service.var_dir / "client-key").stat().st_mode) == 0o600
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 
 from keys.models import CostSource, InFlight, RequestLog
 from proxy.retry import RetryPolicy
-from tests.data_plane import DataPlane, OpenCall
+from tests.data_plane import MESSAGE, DataPlane, OpenCall
 from tests.integration.proxy.raw_streams import CLOSING, COST_NANO, EVENTS, GENERATION, for_client, serve_raw
 
 EVENTS_BYTES = b"".join(EVENTS)
@@ -35,6 +36,23 @@ def test_before_its_body_was_read(plane: DataPlane) -> None:
     assert plane.sandbox.requests() == []
     assert not RequestLog.objects.exists()  # it never became a request
     assert plane.service.body_budget.used == 0
+
+
+def test_while_it_is_admitted(plane: DataPlane) -> None:
+    """Nothing went up: there is no cost to ask for."""
+    plane.add_key("alpha")
+    call = plane.open(send=False)
+
+    def send_and_leave() -> None:  # at once, so that the lane can't have answered by then
+        call.sent.put_nowait({"type": "http.request", "body": json.dumps(MESSAGE).encode(), "more_body": False})
+        call.sent.put_nowait({"type": "http.disconnect"})
+
+    plane.call_soon(send_and_leave)
+    row = plane.only_row()
+    assert (row.status, row.cause, row.attempts) == (499, "client_left", 0)
+    assert (row.cost_nano, row.cost_source) == (0, CostSource.REPORTED)
+    assert plane.sandbox.requests() == []
+    assert not InFlight.objects.exists()
 
 
 def test_before_the_head_of_a_json_answer(plane: DataPlane) -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +125,52 @@ def test_a_rewritten_journal_goes_on(journal: Journal, folder: Path) -> None:
 
     assert read(only_file(folder))[1] == {second.id: second}
     assert orphans(folder) == []  # it is still locked
+
+
+def test_a_slow_disk_keeps_nobody_from_noting_a_generation(
+    journal: Journal, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`record` waits in a thread; generation ids are noted by the event loop, which must not."""
+    reached, goes_on, fsync = threading.Event(), threading.Event(), os.fsync
+
+    def slow_fsync(fd: int) -> None:
+        reached.set()
+        assert goes_on.wait(10)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", slow_fsync)
+    item, request = settlement(), uuid.uuid4()
+    recorder = threading.Thread(target=journal.record, args=[item])
+    recorder.start()
+    assert reached.wait(10)
+    noter = threading.Thread(target=journal.note_generation, args=[request, "gen-1"])
+    noter.start()
+    noter.join(2)
+    has_waited = noter.is_alive()
+    goes_on.set()
+    recorder.join(10)
+    noter.join(10)
+    assert not has_waited
+    assert read(only_file(folder)) == ({request: "gen-1"}, {item.id: item})
+
+
+def test_a_settlement_may_be_forgotten_while_it_is_synced(
+    journal: Journal, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger took it after all: the file is rewritten under the one who waits for the disk."""
+    item, fsync = settlement(), os.fsync
+
+    def forget_first(fd: int) -> None:
+        journal.forget([item.id])
+        fsync(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", forget_first)
+        journal.record(item)
+    assert journal.unsettled == 0
+    assert read(only_file(folder)) == ({}, {})
+    journal.record(item)
+    assert read(only_file(folder))[1] == {item.id: item}
 
 
 def test_generation_ids_do_not_let_it_grow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
