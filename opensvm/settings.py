@@ -30,7 +30,8 @@ OPENSVM_ENVIRONMENT = env.text("OPENSVM_ENVIRONMENT", "production")
 # -- Where we listen and how we are reached --------------------------------------------------------------------------
 OPENSVM_HOST = env.text("OPENSVM_HOST", "127.0.0.1")
 OPENSVM_PORT = env.integer("OPENSVM_PORT", 8000, low=1, high=65535)
-_host_in_url = f"[{OPENSVM_HOST}]" if ":" in OPENSVM_HOST else OPENSVM_HOST
+_own_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(OPENSVM_HOST, OPENSVM_HOST)  # noqa: S104  # everywhere is no address
+_host_in_url = f"[{_own_host}]" if ":" in _own_host else _own_host
 OPENSVM_URL = env.http_url("OPENSVM_URL", f"http://{_host_in_url}:{OPENSVM_PORT}")
 OPENSVM_TRUSTED_PROXIES = env.networks("OPENSVM_TRUSTED_PROXIES")
 OPENSVM_CORS_ORIGINS = env.origins("OPENSVM_CORS_ORIGINS")  # web pages that may call /v1/; none by default

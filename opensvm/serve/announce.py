@@ -9,6 +9,7 @@ import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from keys.services.key_imports import ImportReport
 from opensvm.serve.admin_user import AdminUser
@@ -35,6 +36,7 @@ class Situation:
     serves_web: bool = True
     client_key: str | None = None
     is_sandbox: bool = False
+    listens_everywhere: bool = False
 
 
 def status_lines(situation: Situation) -> list[str]:
@@ -52,12 +54,18 @@ def status_lines(situation: Situation) -> list[str]:
 
 
 def warnings(situation: Situation) -> list[str]:
-    if situation.timeout_seconds >= SHORT_TIMEOUT_SECONDS:
-        return []
-    return [
-        f"OPENROUTER_TIMEOUT is {situation.timeout_seconds:g} s: long answers that are not streamed will be cut; "
-        "set it to 120000 (ms) or more."
-    ]
+    lines = []
+    if situation.timeout_seconds < SHORT_TIMEOUT_SECONDS:
+        lines.append(
+            f"OPENROUTER_TIMEOUT is {situation.timeout_seconds:g} s: long answers that are not streamed will be cut; "
+            "set it to 120000 (ms) or more."
+        )
+    if situation.listens_everywhere and urlsplit(situation.url).hostname in ("127.0.0.1", "::1"):
+        lines.append(
+            f"OPENSVM_HOST is every address of this machine, but the admin answers at {situation.url} only: "
+            "set OPENSVM_URL to the address that others use."
+        )
+    return lines
 
 
 def admin_user_line(user: AdminUser) -> str:

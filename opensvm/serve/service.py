@@ -17,7 +17,7 @@ from django.conf import settings
 from opensvm import __version__
 from opensvm.logs import FileHandler
 from opensvm.serve import announce, sandbox_pool
-from opensvm.serve.addresses import Address, require_free
+from opensvm.serve.addresses import ANYWHERE, Address, require_free
 from opensvm.serve.children import ChildSpec, child_environment, specs_for, upstream_spec
 from opensvm.serve.errors import ChildFailed
 from opensvm.serve.sandbox import PORT_FILE
@@ -80,6 +80,7 @@ class Service:
             timeout_seconds=settings.OPENROUTER_TIMEOUT_SECONDS,
             serves_web=self.serves_web,
             is_sandbox=settings.OPENSVM_SANDBOX,
+            listens_everywhere=settings.OPENSVM_HOST in ANYWHERE,
         )
 
 

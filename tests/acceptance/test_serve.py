@@ -66,6 +66,12 @@ def test_without_a_key_it_runs_and_says_what_is_required(tmp_path: Path) -> None
     assert [line["msg"] for line in service.log("pool.empty")] == ["At least one OpenRouter API key is required"]
 
 
+def test_who_listens_everywhere_is_told_an_address_that_answers(tmp_path: Path) -> None:
+    with Service(tmp_path, {"OPENSVM_HOST": "0.0.0.0"}, "--role", "web") as service:  # noqa: S104
+        assert f"URL: http://127.0.0.1:{service.port} " in service.output()
+        assert "set OPENSVM_URL" in service.output()
+
+
 def test_a_port_in_use_is_one_sentence_and_nothing_is_started(tmp_path: Path) -> None:
     service = Service(tmp_path)
     with socket.create_server(("127.0.0.1", service.port)):

@@ -79,6 +79,22 @@ def test_a_timeout_under_two_minutes_is_warned_of(seconds: float, warned: bool) 
 
 
 @pytest.mark.parametrize(
+    ("url", "everywhere", "warned"),
+    [
+        ("http://127.0.0.1:8000", True, True),
+        ("http://[::1]:8000", True, True),
+        ("http://127.0.0.1:8000", False, False),
+        ("https://llm.example.com", True, False),
+    ],
+    ids=["everywhere", "everywhere, IPv6", "this machine alone", "a public address"],
+)
+def test_listening_everywhere_without_a_public_address_is_warned_of(url: str, everywhere: bool, warned: bool) -> None:
+    lines = announce.warnings(replace(READY, url=url, listens_everywhere=everywhere))
+    assert bool(lines) is warned
+    assert all("OPENSVM_URL" in line for line in lines)
+
+
+@pytest.mark.parametrize(
     ("user", "told"),
     [
         (AdminUser("admin", password="test-password"), "test-password"),
