@@ -67,7 +67,7 @@ def test_without_a_key_it_runs_and_says_what_is_required(tmp_path: Path) -> None
 
 
 def test_who_listens_everywhere_is_told_an_address_that_answers(tmp_path: Path) -> None:
-    with Service(tmp_path, {"OPENSVM_HOST": "0.0.0.0"}, "--role", "web") as service:  # noqa: S104
+    with Service(tmp_path, {"OPENSVM_HOST": "0.0.0.0"}, "--role", "web") as service:
         assert f"URL: http://127.0.0.1:{service.port} " in service.output()
         assert "set OPENSVM_URL" in service.output()
 
