@@ -15,7 +15,9 @@ import dj_database_url
 
 from keys.causes import BenchPolicy
 from keys.keyring import KeyringError, read_keyring
+from opensvm import __version__
 from opensvm.environment import Environment, SettingError
+from opensvm.openapi.components import COMPONENTS, SECURITY_SCHEMES
 
 env = Environment()
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -172,6 +174,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",  # the API browser's static files
     "proxy",
     "opensvm",
 ]
@@ -217,6 +221,18 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
     "URL_FORMAT_OVERRIDE": None,  # `format` is a parameter of our own
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "OpenSVM key service",
+    "VERSION": __version__,
+    "OAS_VERSION": "3.1.0",
+    "APPEND_COMPONENTS": COMPONENTS,
+    "SECURITY": [{name: []} for name in SECURITY_SCHEMES],
+    "POSTPROCESSING_HOOKS": [],  # the schemas are written by hand: nothing is renamed
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": [],  # opensvm/openapi/views.py decides
+    "SCHEMA_PATH_PREFIX": "/(v1|api)",
 }
 LOGGING_CONFIG = "opensvm.logs.configure"
 LOGGING = {  # rotated at this size, with so many older files kept

@@ -10,6 +10,7 @@ from django.views.generic import RedirectView
 
 from keys.uuid7 import new_request_uuid, request_id_of
 from opensvm.health import healthz, readyz
+from opensvm.openapi.views import docs_view, schema_view
 from proxy.errors import Refusal, internal_error
 from proxy.stats_view import KeyStatsView, refused
 from proxy.usage_view import UsageView
@@ -19,6 +20,8 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/keys/stats", KeyStatsView.as_view()),
     path("api/usage", UsageView.as_view()),
+    path("api/schema/", schema_view, name="api-schema"),
+    path("api/docs/", docs_view, name="api-docs"),
     path("healthz", healthz),
     path("readyz", readyz),
 ]
