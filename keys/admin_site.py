@@ -93,9 +93,12 @@ def _in_words(view: Callable[..., Any]) -> Callable[..., HttpResponseBase]:
     """`view`, whose loss of the database is told in words. It renders inside, so that templates are covered too."""
 
     def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        from keys.admin.viewer import seen_by  # its package registers pages, which need the site
+
         try:
-            response = view(request, *args, **kwargs)
-            return response.render() if isinstance(response, SimpleTemplateResponse) else response
+            with seen_by(getattr(request, "user", None)):
+                response = view(request, *args, **kwargs)
+                return response.render() if isinstance(response, SimpleTemplateResponse) else response
         except (OperationalError, InterfaceError):
             logger.exception("lose the database under an admin page", extra={"event": "admin.database_lost"})
             page = render_to_string("keys/admin/database_lost.html")

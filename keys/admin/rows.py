@@ -11,6 +11,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from keys.admin.display import NOTHING
+from keys.admin.viewer import may_open
 
 
 def find_related(row: models.Model, name: str) -> Any:
@@ -26,7 +27,11 @@ def page_of(row: models.Model) -> str:
 
 
 def link_to(row: models.Model | None, *, text: str = "") -> SafeString | str:
-    return NOTHING if row is None else format_html('<a href="{}">{}</a>', page_of(row), text or str(row))
+    """Its bare name for who may not open its page."""
+    if row is None:
+        return NOTHING
+    name = text or str(row)
+    return format_html('<a href="{}">{}</a>', page_of(row), name) if may_open(row) else name
 
 
 def link_to_related(row: models.Model, name: str) -> SafeString | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -194,6 +195,21 @@ def test_an_auditor_sees_no_way_to_change_anything(client: Client, user_of: Any)
         page = client.get(address_of(name, None)).content.decode()
         assert "row-actions" not in page
         assert 'name="_save"' not in page
+
+
+@pytest.mark.parametrize("role", [OPERATOR, AUDITOR])
+def test_no_link_of_a_page_leads_to_one_that_is_closed(client: Client, user_of: Any, role: str) -> None:
+    build_everything(1)
+    user = user_of(role)
+    client.force_login(user)
+    links: set[str] = set()
+    for name in [name for name, (may_open, _) in MAY.items() if role in may_open and not name.endswith("_csv")]:
+        page = client.get(address_of(name, user)).content.decode()
+        links |= set(re.findall(r'href="(/admin/keys/[^"?#]*)', page))
+    links |= set(re.findall(r'href="(/admin/keys/[^"?#]*)', client.get(reverse("admin:index")).content.decode()))
+    refused = {link for link in links if client.get(link).status_code == 403}
+    assert len(links) > 3
+    assert not refused
 
 
 @pytest.mark.parametrize("role", [OPERATOR, AUDITOR])
