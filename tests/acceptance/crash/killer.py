@@ -21,6 +21,7 @@ ANSWERS_BETWEEN = 8
 GENTLE_SHARE = 0.9
 GENTLE_SECONDS = 5.6
 DOWN_SECONDS = (0.0, 1.0)  # how long PostgreSQL stays away
+FIRST_SECONDS = 5.5
 UP_SECONDS = 60.0
 WEIGHTS = {"web process": 10, "web server": 1, "Celery worker": 2, "beat": 1}
 POSTGRES_WEIGHTS = {"PostgreSQL": 4, "PostgreSQL session": 2}
@@ -39,12 +40,17 @@ class Killer:
 
     def kill(self, times: int) -> None:
         """With a random pause before each, and answers between them: a kill that hits nobody proves nothing."""
+        wait_until(self._has_settled, UP_SECONDS)
         for _ in range(times):
             wait_for_answers(self._load, ANSWERS_BETWEEN)
             time.sleep(self._chance.uniform(*PAUSE_SECONDS))
             (target,) = self._chance.choices(list(self._weights), list(self._weights.values()))
             self._methods()[target]()
             self.killed[target] += 1
+
+    def _has_settled(self) -> bool:
+        """A process that ends within 5 s of its first start stops the whole service: that is meant so."""
+        return all(age_seconds(self._service.child_pid(role)) > FIRST_SECONDS for role in ("web", "worker", "beat"))
 
     def _methods(self) -> dict[str, Callable[[], None]]:
         return {
