@@ -166,7 +166,7 @@ class Call:
     async def _prepare(self, step: Step, tally: Tally, failure: Failure) -> bool:
         """Get ready for the next try; False if there is none."""
         if step is Step.SWITCH:
-            return await self._switch(tally, failure)
+            return await self._switch(tally, failure) and not self.outbox.has_begun
         if step is Step.ENOUGH_KEYS:
             if failure.cause is not Cause.CANNOT_AFFORD:
                 self._refusal = keys_exhausted(tally.met_rate_limit, _SECONDS_AFTER_ENOUGH_KEYS)
