@@ -56,6 +56,14 @@ def test_without_a_good_key_all_get_the_same_401(plane: DataPlane, options: dict
     nothing_was_done(plane)
 
 
+@pytest.mark.parametrize("options", ASKED.values(), ids=ASKED)
+def test_without_a_lane_it_is_a_529_and_not_a_401(plane: DataPlane, options: dict[str, Any]) -> None:
+    plane.service.lane.stop()
+    reply = plane.post(**options)
+    assert (reply.status, reply.error["type"]) == (529, "overloaded_error")
+    assert 1 <= int(reply.headers["retry-after"]) <= 60
+
+
 def test_a_key_without_the_messages_scope_counts_nothing(plane: DataPlane) -> None:
     Client.objects.update(scopes="stats")
     assert plane.post(path=COUNT).status == 401
