@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from django.db import Error, connection, connections, transaction
+from django.db import Error, connection, connections
 from django.utils import timezone
 
 from keys.database_trouble import HANGS, is_conflict, is_outage, one_line, words_for
@@ -24,18 +24,16 @@ from keys.heartbeat import Heartbeat
 from keys.journal import Journal
 from keys.lane_queue import LaneQueue, Waiting
 from keys.lane_watch import LaneWatch, Patience, break_off
+from keys.lane_writer import BatchWriter
 from keys.ledger_items import Admit, Admitted, Identify, LaneItem, LaneResult, Settlement
 from keys.steps import settlement
-from keys.steps.batch import Batch, BatchRules
-from keys.steps.statements import Statements
+from keys.steps.batch import BatchRules
 
 logger = logging.getLogger("opensvm.lane")
 
 MAX_BATCH = 256
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
-_MOST_CONFLICTS = 10
-_BUSY_MS = 300  # SQLite: our own processes queue on the lock file; so long another program's lock is waited for
 
 
 class LaneFull(Exception):
@@ -63,7 +61,7 @@ class Lane:
         journal: Journal | None = None,
         patience: Patience | None = None,
     ) -> None:
-        self._rules = rules
+        self._writer = BatchWriter(rules, clock, journal)
         self._heartbeat = heartbeat
         self._journal = journal
         self._clock = clock
@@ -74,7 +72,6 @@ class Lane:
         self._trouble = ""
         self._watch = LaneWatch(self._look)
         self._database = connection
-        self._tuned: object = None
         self._thread = threading.Thread(target=self._work, name="lane", daemon=True)
 
     # -- asked from the event loop -----------------------------------------------------------------------------------
@@ -206,7 +203,7 @@ class Lane:
             return
         try:
             with self._watch.working():
-                self._tune()
+                self._writer.tune()
                 self._heartbeat.beat()
         except Error as exc:
             connection.close()
@@ -227,7 +224,7 @@ class Lane:
         while waiting:
             try:
                 with self._watch.working():
-                    self._commit_at_last(waiting)
+                    self._writer.commit(waiting)
             except Exception as exc:
                 if not is_outage(exc):
                     self._bisect(waiting, exc)
@@ -236,52 +233,6 @@ class Lane:
             else:
                 self._note_return()
                 return
-
-    def _commit_at_last(self, waiting: Sequence[Waiting]) -> None:
-        """A lost connection or a conflict alone is no outage: the whole batch again."""
-        tries = 0
-        while True:
-            try:
-                return self._commit(waiting)
-            except Exception as exc:
-                if not is_outage(exc):
-                    raise
-                connection.close()
-                tries += 1
-                if tries > (_MOST_CONFLICTS if is_conflict(exc) else 1):
-                    raise
-
-    def _commit(self, waiting: Sequence[Waiting]) -> None:
-        self._tune()
-        self._set_durability(any(w.must_survive for w in waiting))
-        batch = Batch([w.item for w in waiting], self._rules, self._clock())
-        try:
-            results = batch.run()
-        except Exception:
-            _note_doubts(waiting, batch)
-            raise
-        for w, result in zip(waiting, results, strict=True):
-            w.outcome = result
-        self._forget(waiting)
-
-    def _forget(self, committed: Sequence[Waiting]) -> None:
-        """The ledger has these: the journal need not keep them."""
-        if self._journal is not None:
-            self._journal.forget(w.item.id for w in committed if w.must_survive)
-
-    def _tune(self) -> None:
-        """Once for each connection: another program's lock on SQLite is noticed in time to say so."""
-        if connection.vendor != "sqlite" or (self._tuned is not None and connection.connection is self._tuned):
-            return
-        with connection.cursor() as cursor:
-            cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-        self._tuned = connection.connection
-
-    def _set_durability(self, waits_for_disk: bool) -> None:
-        """A batch that settles nothing need not wait for the disk: after a power cut its settlements insert."""
-        if connection.vendor == "sqlite":
-            with connection.cursor() as cursor:
-                cursor.execute(f"PRAGMA synchronous={'FULL' if waits_for_disk else 'NORMAL'}")
 
     def _refuse_while_away(self, waiting: Sequence[Waiting], exc: Exception) -> list[Waiting]:
         """Refuse what can be refused, and pause; answers the settlements that are to be tried again."""
@@ -313,10 +264,7 @@ class Lane:
         """With nothing to write, the outage ends when the lock of admission can be had and written."""
         try:
             with self._watch.working():
-                self._tune()
-                with transaction.atomic(), connection.cursor() as cursor:
-                    sql = Statements(connection, cursor)
-                    sql.save_turn(sql.lock_pool())
+                self._writer.probe()
         except Error as exc:
             connection.close()
             self._note_outage(exc, 0)
@@ -349,28 +297,15 @@ class Lane:
         while isinstance(item, Settlement) and isinstance(waiting.outcome, Exception):
             try:
                 with self._watch.working():
-                    self._insert_emptied(item)
+                    self._writer.store_emptied(item)
                 waiting.outcome = None
-                self._forget([waiting])
+                self._writer.forget([waiting])
             except Exception as again:
                 connection.close()
                 waiting.outcome = again
                 if not is_outage(again) or not self._refuse_while_away([waiting], again):
                     return
 
-    def _insert_emptied(self, item: Settlement) -> None:
-        with transaction.atomic(), connection.cursor() as cursor:
-            sql = Statements(connection, cursor)
-            sql.insert_ledger([settlement.ledger_row(settlement.emptied(item), sql, self._clock(), is_flagged=True)])
-            sql.delete_in_flight([item.id])
-
     def _answer(self, batch: Sequence[Waiting]) -> None:
         for waiting in self._queue.answer(batch):
             self._take_back(waiting)
-
-
-def _note_doubts(waiting: Sequence[Waiting], batch: Batch) -> None:
-    """A batch that failed when it had all its results may have been committed: only the confirmation was lost."""
-    for index, w in enumerate(waiting):
-        found = batch.results.get(index)
-        w.in_doubt = found if isinstance(found, Admitted) else None
