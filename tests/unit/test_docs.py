@@ -71,7 +71,22 @@ def test_every_command_is_in_the_readme() -> None:
     assert not {command for command in commands if f"`manage.py {command}" not in README}
 
 
-@pytest.mark.parametrize("path", ["/v1/messages", "/api/keys/stats", "/healthz", "/readyz", "/admin/"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/messages",
+        "/v1/chat/completions",
+        "/v1/messages/count_tokens",
+        "/v1/models",
+        "/v1/models/{id}",
+        "/api/docs/",
+        "/api/schema/",
+        "/api/keys/stats",
+        "/healthz",
+        "/readyz",
+        "/admin/",
+    ],
+)
 def test_every_path_is_in_the_readme(path: str) -> None:
     assert path in README
 
