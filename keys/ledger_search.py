@@ -34,7 +34,7 @@ ERROR_STATUSES = {"error": Q(status__gte=400), "4xx": Q(status__gte=400, status_
 class Search:
     """What to find; everything that is set must match. `text` is a whole request id, row id or generation id.
 
-    `status` is a number, "ok", or a name of `ERROR_STATUSES`. `model` is the name sent upstream, or else the one asked.
+    `status` is a number, "ok", or a name of `ERROR_STATUSES`. `model` is a name sent upstream, or else one asked.
     """
 
     text: str = ""
@@ -216,7 +216,8 @@ def _end(search: Search) -> dt.datetime:
 def _condition(search: Search, *, is_sent: bool) -> Q:
     condition = search.where.condition("model_sent")
     if search.model:
-        condition &= Q(model_sent=search.model) if is_sent else Q(model_asked=search.model)
+        asked = Q(pk__in=[]) if is_sent else Q(model_asked=search.model)
+        condition &= Q(model_sent=search.model) | asked
     if search.status:
         condition &= _by_status(search.status)
     return condition & Q(cause=search.cause) if search.cause else condition

@@ -35,7 +35,7 @@ class ChangeClientForm(RefusableForm):
     class Meta:
         model = Client
         fields = ("name", "expires_at")
-        help_texts = {"expires_at": "UTC. Empty: never."}
+        help_texts = {"expires_at": "In the time zone of this page. Empty: never."}
 
 
 class AddClientForm(ChangeClientForm):
