@@ -29,6 +29,7 @@ _NEWER_TOKENIZER: Final = 1.3
 _VERSION: Final = re.compile(r"claude-(?:[a-z]+-)?(\d+)(?:[.-](\d{1,2})(?!\d))?")
 _NEWER_FROM: Final = (4, 7)
 
+_SLICE_BYTES: Final = 64 * 1024  # at a time: each run is an object, and none of this lets other threads run
 _WORD_BYTES: Final = 7  # longer runs of letters cost by their length
 
 
@@ -60,6 +61,10 @@ def _count(document: dict[str, Any]) -> float:
 def estimate_text_tokens(text: str) -> float:
     """Of a plain text, for the older tokenizer."""
     raw = text.encode("utf-8", "replace")
+    return sum(_slice_tokens(raw[at : at + _SLICE_BYTES]) for at in range(0, len(raw), _SLICE_BYTES))
+
+
+def _slice_tokens(raw: bytes) -> float:
     words = _runs(raw, _LOWER)
     tokens = _letters(words) + _capitals(raw) + _digits(raw) + _punctuation(raw) + 0.48 * raw.count(b"\n")
     return tokens if raw.isascii() else tokens + _beyond_ascii(raw, words)

@@ -15,6 +15,12 @@ from pathlib import Path
 CACHE = Path(__file__).resolve().parents[3] / ".cache" / "clients"
 INSTALL_SECONDS = 180.0
 _DONE = "installed"
+# Without a registry it shall be said soon.
+_PIP_OPTIONS = ("--quiet", "--retries", "1", "--timeout", "20")
+_NPM_OPTIONS = (
+    *("--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"),
+    *("--fetch-retries=1", "--fetch-timeout=20000"),
+)
 
 
 class Unavailable(Exception):
@@ -38,7 +44,7 @@ class PythonClient:
         python = folder / "bin" / "python"
         if not (folder / _DONE).exists():
             _run([sys.executable, "-m", "venv", "--clear", str(folder)])
-            _run([str(python), "-m", "pip", "install", "--quiet", f"{self.package}=={self.version}"])
+            _run([str(python), "-m", "pip", "install", *_PIP_OPTIONS, f"{self.package}=={self.version}"])
             (folder / _DONE).touch()
         return python
 
@@ -64,8 +70,7 @@ class NodeClient:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             (folder / "package.json").write_text('{"private": true}\n')
-            options = ["--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-            _run(["npm", "install", *options, f"{self.package}@{self.version}"], cwd=folder)
+            _run(["npm", "install", *_NPM_OPTIONS, f"{self.package}@{self.version}"], cwd=folder)
             (folder / _DONE).touch()
         return folder
 

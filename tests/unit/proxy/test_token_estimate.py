@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,15 @@ def test_deep_nesting_is_no_trouble() -> None:
     for _ in range(450):
         content = [{"type": "tool_result", "content": content}]
     assert estimate_input_tokens(ask(content)) > 0
+
+
+def test_a_large_text_takes_little_memory() -> None:
+    text = "a b " * (MIB // 2)
+    tracemalloc.start()
+    estimate_text_tokens(text)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * MIB
 
 
 def test_a_large_body_takes_linear_time() -> None:
