@@ -22,6 +22,8 @@ from tests.postgres import PostgresError, running_postgres  # noqa: E402
 
 PACKAGES = ["opensvm", "keys", "proxy", "tests", "manage.py"]
 PARALLEL = ["-n", "2"]
+BY_FILE = [*PARALLEL, "--dist", "loadfile"]  # the tests of a file share a running service
+CLIENTS = "tests/acceptance/clients"  # one after the other: the last writes down what ran
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ def _static_checks() -> list[Outcome]:
 def _sqlite_tests() -> list[Outcome]:
     return [
         _run("SQLite: unit and integration", _pytest(["-q", *PARALLEL, "tests/unit", "tests/integration"])),
-        _run("SQLite: acceptance", _pytest(["-q", "-rs", "tests/acceptance"])),
+        _run("SQLite: acceptance", _pytest(["-q", "-rs", *BY_FILE, "tests/acceptance", f"--ignore={CLIENTS}"])),
+        _run("SQLite: clients", _pytest(["-q", "-rs", CLIENTS])),
     ]
 
 
@@ -82,7 +85,7 @@ def _postgres_tests() -> list[Outcome]:
 
 
 def _tests_on(url: str) -> list[Outcome]:
-    acceptance = ["-q", "-m", "each_database", "tests/acceptance"]
+    acceptance = ["-q", *BY_FILE, "-m", "each_database", "tests/acceptance"]
     return [
         _run("PostgreSQL: integration", _pytest(["-q", *PARALLEL, "tests/integration"]), database_url=url),
         _run("PostgreSQL: acceptance", _pytest(acceptance), database_url=url),
