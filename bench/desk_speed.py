@@ -55,7 +55,8 @@ def main() -> None:
     print(f"\n| {connection.vendor}, {count:,} rows | median | slowest | queries |\n|---|---|---|---|", flush=True)
     for name, url in _pages():
         _measure(browser, name, url)
-    _measure_settlement()
+    if "--pages" not in sys.argv:
+        _measure_settlement()
 
 
 def _timed(name: str, work: Any) -> None:

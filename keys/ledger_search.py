@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import IntegerField, OuterRef, Q, QuerySet, Subquery, Sum
-from django.db.models.functions import Coalesce
+from django.db.models import Q, QuerySet, prefetch_related_objects
 
 from keys.models import RequestLog, TrafficHour, UsageHour, Watermark
 from keys.traffic import hour_of
@@ -24,7 +23,8 @@ from keys.usage import EVERYTHING, HOUR, LATE, ROLLUP, Where
 PAGE_ROWS = 50
 MOST_ROWS_READ = 50_000
 MOST_HOURS = 60
-SLACK = dt.timedelta(seconds=5)  # a request's id is made a little before or after its stamp
+MOST_SUMS_READ = 6_000  # an hour has one sum for each key, client and model
+SLACK = dt.timedelta(seconds=5)  # a request's id is made a little before or after its stamp, perhaps in another hour
 END_OF_TIME = dt.datetime(9000, 1, 1, tzinfo=dt.UTC).timestamp()
 FIRST_ID, LAST_ID = uuid.UUID(int=0), uuid.UUID(int=(1 << 128) - 1)
 ERROR_STATUSES = {"error": Q(status__gte=400), "4xx": Q(status__gte=400, status__lt=500), "5xx": Q(status__gte=500)}
@@ -75,29 +75,34 @@ def moment_of(row_id: uuid.UUID) -> dt.datetime:
     return dt.datetime.fromtimestamp(min((row_id.int >> 80) / 1000, END_OF_TIME), dt.UTC)
 
 
-def find_page(search: Search, rows: QuerySet[RequestLog] | None = None) -> Page:
-    """At most four queries, and those that `rows` prefetches."""
-    ledger = (RequestLog.objects.all() if rows is None else rows).order_by("-pk")
+def find_page(search: Search, *related: str) -> Page:
+    """At most five queries, and one for each of the `related` rows, which may be missing."""
+    page = _find(search)
+    prefetch_related_objects(page.rows, *related)
+    return page
+
+
+def _find(search: Search) -> Page:
     if search.text:
-        return Page(list(ledger.filter(_by_text(search.text))[:PAGE_ROWS]))
+        return Page(list(_in_order([_by_text(search.text)])[:PAGE_ROWS]))
     guide = _Guide.of(search)
     mark = Watermark.objects.filter(name=ROLLUP).first() if guide else None
     if guide is None or mark is None:
-        in_period = _any_of([_bounds(search)])
-        return _page(list(ledger.filter(in_period & _condition(search, is_sent=False))[: PAGE_ROWS + 1]))
-    return _guided_page(search, ledger, guide, mark.at - LATE)
+        return _page(search, [_bounds(search)], is_sent=False)
+    return _guided_page(search, guide, mark.at - LATE)
 
 
-def _guided_page(search: Search, ledger: QuerySet[RequestLog], guide: _Guide, summed_to: dt.datetime) -> Page:
+def _guided_page(search: Search, guide: _Guide, summed_to: dt.datetime) -> Page:
     """The hours that are not summed yet are read too: they come first."""
     tail = hour_of(summed_to) - HOUR
     hours, has_more = _pick(guide.hours(before=tail))
-    first, last = _bounds(search)
-    ranges = [(max(first_id_of(tail - SLACK), first), last)]
+    tail_id = first_id_of(tail - SLACK)
+    ranges = [(tail_id, LAST_ID)]
     for start, end in _spans(hour.start for hour in hours):
-        ranges.append((max(first_id_of(start - SLACK), first), min(first_id_of(end + SLACK), last)))
-    condition = _condition(search, is_sent=guide.is_sent)
-    page = _page(list(ledger.filter(condition & _any_of(ranges))[: PAGE_ROWS + 1]))
+        ranges.append((first_id_of(start - SLACK), min(first_id_of(end + SLACK), tail_id)))
+    first, last = _bounds(search)
+    clipped = [(max(start, first), min(end, last)) for start, end in ranges]
+    page = _page(search, clipped, is_sent=guide.is_sent)
     if page.older is None and has_more:
         return Page(page.rows, older=first_id_of(hours[-1].start - SLACK), looked_back_to=hours[-1].start)
     return page
@@ -110,18 +115,22 @@ def _bounds(search: Search) -> tuple[uuid.UUID, uuid.UUID]:
     return first, last
 
 
-def _any_of(ranges: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> Q:
-    """Each range bounded by itself: with a common bound beside them PostgreSQL reads the index of all that it spans."""
-    condition = Q(pk__in=[])
-    for first, last in ranges:
-        if first < last:
-            condition |= Q(pk__gte=first, pk__lt=last)
-    return condition
-
-
-def _page(found: list[RequestLog]) -> Page:
+def _page(search: Search, ranges: Iterable[tuple[uuid.UUID, uuid.UUID]], *, is_sent: bool) -> Page:
+    """The newest rows of the ranges that match. One query, or none if there is nothing to read."""
+    condition = _condition(search, is_sent=is_sent)
+    parts = [Q(pk__gte=first, pk__lt=last) & condition for first, last in ranges if first < last]
+    found = list(_in_order(parts)[: PAGE_ROWS + 1]) if parts else []
     rows = found[:PAGE_ROWS]
     return Page(rows, older=rows[-1].pk if len(found) > PAGE_ROWS else None)
+
+
+def _in_order(parts: Sequence[Q]) -> QuerySet[RequestLog]:
+    """The rows of any of the disjoint `parts`, newest first.
+
+    A union and not an OR: for an OR of ranges SQLite reads the whole table, and PostgreSQL all that the ranges span.
+    """
+    first, *others = (RequestLog.objects.filter(part) for part in parts)
+    return (first.union(*others, all=True) if others else first).order_by("-id")
 
 
 def _pick(hours: Iterable[Hour]) -> tuple[list[Hour], bool]:
@@ -165,29 +174,37 @@ class _Guide:
         return cls(search, is_sent)
 
     def hours(self, *, before: dt.datetime) -> Iterator[Hour]:
-        """Newest first; one query."""
+        """Newest first; two queries at most."""
         start = min(before, hour_of(moment_of(self.search.before)) + HOUR, _end(self.search))
         period = Q(hour__lt=start)
         if self.search.since is not None:
             period &= Q(hour__gte=hour_of(self.search.since))
-        most = MOST_HOURS + 1
         if self.search.where != EVERYTHING or self.is_sent:
-            is_exact = not (self.search.status or self.search.cause or (self.search.model and not self.is_sent))
-            found = self._usage(period)[:most]
-            return (Hour(hour, matches if is_exact else 0, rows) for hour, matches, rows in found)
-        return (Hour(hour, self._matches(s, c), n) for hour, n, s, c in self._traffic(period)[:most])
+            return self._by_usage(period)
+        rows = self._traffic(period)[: MOST_HOURS + 1]
+        return (Hour(hour, self._matches(statuses, causes), count) for hour, count, statuses, causes in rows)
 
-    def _usage(self, period: Q) -> Any:
+    def _by_usage(self, period: Q) -> Iterator[Hour]:
+        """Grouped here and not in SQL, which would sum all hours to find the newest."""
+        matches: dict[dt.datetime, int] = {}
+        found = list(self._usage(period)[:MOST_SUMS_READ])
+        for hour, requests in found:
+            matches[hour] = matches.get(hour, 0) + requests
+        newest = list(matches)[: MOST_HOURS + 1]
+        rows = dict(TrafficHour.objects.filter(hour__in=newest).order_by().values_list("hour", "requests"))
+        is_exact = not (self.search.status or self.search.cause or (self.search.model and not self.is_sent))
+        for hour in newest:
+            yield Hour(hour, matches[hour] if is_exact else 0, rows.get(hour, 0))
+        if len(found) == MOST_SUMS_READ:  # there are older ones, whose sums were not read
+            yield Hour(newest[-1], 0, MOST_ROWS_READ + 1)
+
+    def _usage(self, period: Q) -> QuerySet[UsageHour, tuple[dt.datetime, int]]:
         search = self.search
         where = search.where.condition("model") & (Q(model=search.model) if self.is_sent else Q())
         rows = UsageHour.objects.filter(period & where)
         if search.status or search.cause:
             rows = rows.filter(hour__in=self._outcomes(TrafficHour.objects.filter(period)).values("hour"))
-        all_rows = TrafficHour.objects.filter(hour=OuterRef("hour")).values("requests")
-        summed = rows.order_by("-hour").values("hour").annotate(matches=Sum("requests"))
-        return summed.annotate(rows=Coalesce(Subquery(all_rows, output_field=IntegerField()), 0)).values_list(
-            "hour", "matches", "rows"
-        )
+        return rows.order_by("-hour").values_list("hour", "requests")
 
     def _traffic(self, period: Q) -> Any:
         rows = self._outcomes(TrafficHour.objects.filter(period)).order_by("-hour")

@@ -18,7 +18,7 @@ from django.db.models import Case, Count, IntegerField, Q, QuerySet, Sum, Value,
 from django.db.models.functions import Coalesce, TruncDate, TruncHour
 from django.utils import timezone
 
-from keys.models import Client, CostSource, OpenRouterKey, RequestLog, UsageDay, UsageHour, Watermark
+from keys.models import Client, CostSource, OpenRouterKey, RequestLog, TrafficHour, UsageDay, UsageHour, Watermark
 
 HOUR = dt.timedelta(hours=1)
 DAY = dt.timedelta(days=1)
@@ -190,8 +190,9 @@ def sum_usage(period: Span, *parts: Part, where: Where = EVERYTHING) -> dict[tup
     """
     live = live_spans(period)
     sums: dict[tuple[Any, ...], Usage] = defaultdict(Usage)
-    for source in _stored(period, live, by_hour="hour" in parts):
-        for target, usage in _stored_sums(source.filter(where.condition("model")), parts):
+    for source in _stored(period, live, parts, where):
+        rows = source if where == EVERYTHING else source.filter(where.condition("model"))
+        for target, usage in _stored_sums(rows, parts):
             sums[target] += usage
     if live:
         condition = period.condition("created_at") & any_of(live, "created_at") & where.condition("model_sent")
@@ -201,22 +202,30 @@ def sum_usage(period: Span, *parts: Part, where: Where = EVERYTHING) -> dict[tup
 
 
 def live_spans(period: Span) -> list[Span]:
-    """The hours of `period` whose roll-up may lack rows. Two queries."""
+    """The hours of `period` whose roll-up may lack rows. Two queries.
+
+    The period is cut here: given both conditions, SQLite would read the rows of the whole period.
+    """
     mark = Watermark.objects.filter(name=ROLLUP).first()
-    not_summed = Q(recorded_at__gt=mark.at - LATE) if mark else Q()
-    return spans_of(hours_of(period.condition("created_at") & not_summed))
+    rows = Q(recorded_at__gt=mark.at - LATE) if mark else period.condition("created_at")
+    first = period.start.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
+    return spans_of(hour for hour in hours_of(rows) if first <= hour < period.end)
 
 
 def _sum_days(period: Span, group: Group) -> dict[tuple[dt.date, Any], Usage]:
     return sum_usage(period, "day", group)
 
 
-def _stored(period: Span, live: Iterable[Span], *, by_hour: bool) -> Iterator[QuerySet[Any]]:
-    """The roll-ups that make up `period` without the hours of `live`."""
-    hours = UsageHour.objects.filter(period.condition("hour"))
+def _stored(period: Span, live: Iterable[Span], parts: tuple[Part, ...], where: Where) -> Iterator[QuerySet[Any]]:
+    """The roll-ups that make up `period` without the hours of `live`: those with the fewest rows that will do."""
+    is_all_traffic = parts == ("hour",) and where == EVERYTHING
+    hours: QuerySet[Any] = (TrafficHour if is_all_traffic else UsageHour).objects.filter(period.condition("hour"))
     for span in live:
         hours = hours.exclude(span.condition("hour"))
-    if by_hour:
+    if is_all_traffic:
+        yield hours
+        return
+    if "hour" in parts:
         yield hours.annotate(day=TruncDate("hour", tzinfo=dt.UTC))
         return
     broken = {day for span in (*live, *_edges(period)) for day in span.days()}

@@ -49,7 +49,7 @@ class RequestAdmin(LogAdmin):
             raise PermissionDenied
         form = SearchForm(request.GET)
         is_valid = form.is_valid()
-        page = find_page(form.search(timezone.now()), self.get_queryset(request)) if is_valid else Page([])
+        page = find_page(form.search(timezone.now()), "client", "key") if is_valid else Page([])
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,

@@ -379,7 +379,7 @@ def test_traffic_is_alike_from_the_roll_up_and_from_the_ledger() -> None:
     assert stored[NOON].statuses == {"200": 1, "429": 1}
     assert stored[NOON].causes == {"no_key": 1}
     assert stored[NOON + HOUR].causes == {"": 1}
-    steps = in_steps(stored, Span(NOON - HOUR, NOON + 2 * HOUR), lambda hour: max(hour, NOON))
+    steps = in_steps(stored, Span(NOON - HOUR, NOON + 2 * HOUR), lambda hour: NOON)
     assert [(start, total.usage.requests) for start, total in steps.items()] == [(NOON, 3)]
 
 
