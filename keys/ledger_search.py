@@ -23,7 +23,7 @@ from keys.usage import EVERYTHING, HOUR, LATE, ROLLUP, Where
 PAGE_ROWS = 50
 MOST_ROWS_READ = 50_000
 MOST_HOURS = 60
-MOST_SUMS_READ = 6_000  # an hour has one sum for each key, client and model
+MOST_SUMS_READ = 600  # an hour has one sum for each key, client and model
 SLACK = dt.timedelta(seconds=5)  # a request's id is made a little before or after its stamp, perhaps in another hour
 END_OF_TIME = dt.datetime(9000, 1, 1, tzinfo=dt.UTC).timestamp()
 FIRST_ID, LAST_ID = uuid.UUID(int=0), uuid.UUID(int=(1 << 128) - 1)

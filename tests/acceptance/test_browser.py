@@ -236,6 +236,8 @@ def walk_the_rest(desk: Desk) -> None:
     for path, name in (("auth/user/", "users"), ("auth/group/add/", "group-add"), ("password_change/", "password")):
         desk.go(f"/admin/{path}")
         desk.picture(name)
+    desk.go("/api/docs/")
+    desk.page.get_by_text("/v1/messages", exact=True).first.wait_for()
 
 
 def test_the_keyboard_reaches_what_the_mouse_does(sandbox_desk: Desk) -> None:

@@ -82,6 +82,7 @@ def test_every_command_is_in_the_readme() -> None:
         "/api/docs/",
         "/api/schema/",
         "/api/keys/stats",
+        "/api/usage",
         "/healthz",
         "/readyz",
         "/admin/",
