@@ -34,9 +34,9 @@ PRESETS = (
 )
 MOST_BARS = 20
 SOURCES = (
-    ("reported", "reported in the answers", "reported_nano"),
-    ("reconciled", "asked from OpenRouter afterwards", "reconciled_nano"),
-    ("estimated", "estimated from list prices", "estimated_nano"),
+    ("reported", "in the answers", "reported_nano"),
+    ("reconciled", "with OpenRouter afterwards", "reconciled_nano"),
+    ("estimated", "from list prices", "estimated_nano"),
 )
 
 
