@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from tests import hermetic
+from tests.acceptance import browser
 from tests.acceptance.service import Service
 
 
@@ -32,3 +33,10 @@ def sandbox_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servic
     """`serve --sandbox`, all of it; tests of a module share it, so they leave it running."""
     with Service.sandbox(tmp_path_factory.mktemp("sandbox")) as service:
         yield service
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once that there was no browser: a plain `s` would not be seen."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if any(browser.MISSING in str(report.longrepr) for report in skipped):
+        terminalreporter.write_line(browser.MISSING, yellow=True)
