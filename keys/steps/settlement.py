@@ -111,7 +111,9 @@ def note_generation(request_id: UUID, generation_id: str, now: dt.datetime) -> b
 
 
 def _ask_again(request_id: UUID, now: dt.datetime) -> None:
-    """An estimate was made knowing less. A row of unknown cost is asked about anyway."""
+    """What was estimated, or put off, knowing less is asked about at once. A row never looked at is anyway."""
+    if CostInquiry.objects.filter(pk=request_id).update(since=now, next_at=now):
+        return
     if RequestLog.objects.filter(pk=request_id, cost_source=CostSource.ESTIMATED).exists():
         CostInquiry.objects.bulk_create(
             [CostInquiry(request_id=request_id, since=now, next_at=now)], ignore_conflicts=True

@@ -21,6 +21,7 @@ from keys.models import Account, CostInquiry, CostSource, KeyState, ModelPrice, 
 from keys.services import costs
 from keys.services.costs import CostSchedule, settle_costs
 from keys.services.rollups import aggregate_usage
+from keys.steps.settlement import note_generation
 from tests.integration.keys.ledger_rows import MODEL, ledger_row, pool_key
 
 SECOND = dt.timedelta(seconds=1)
@@ -370,6 +371,17 @@ def test_where_no_token_is_known_the_cost_stays_unknown(key: uuid.UUID) -> None:
 
     row.refresh_from_db()
     assert (row.cost_source, row.cost_nano) == (CostSource.UNKNOWN, None)
+
+
+def test_a_generation_id_that_comes_late_is_asked_about_at_once(key: uuid.UUID) -> None:
+    row, now = waiting(key, generation_id=""), timezone.now()
+    settle(Upstream(), now)
+
+    note_generation(row.pk, "gen-late", now + MINUTE)
+    settle(Upstream({"gen-late": {"total_cost": 0.001}}), now + 2 * MINUTE)
+
+    row.refresh_from_db()
+    assert (row.cost_source, row.cost_nano) == (CostSource.RECONCILED, 1_000_000)
 
 
 # -- what came meanwhile ---------------------------------------------------------------------------------------------
