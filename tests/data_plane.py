@@ -130,6 +130,7 @@ class DataPlane:
         self.application = Application()
         self._changes = changes
         self._loop = asyncio.new_event_loop()
+        self._tasks: list[asyncio.Task[None]] = []
         self._thread = threading.Thread(target=self._loop.run_forever, name="plane", daemon=True)
         self.client_key, self.client = create_client(actor=ALICE, name="bob")
 
@@ -160,6 +161,7 @@ class DataPlane:
 
     def stop(self) -> None:
         self.run(self.application.stop())
+        self.run(self._end_requests())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -237,6 +239,17 @@ class DataPlane:
                 call.arrived.notify_all()
 
         call.task = asyncio.get_running_loop().create_task(self.application(scope, call.sent.get, send))
+        self._tasks.append(call.task)
+
+    async def _end_requests(self) -> None:
+        """A loop that stops with a request under way complains of it in whatever test comes next."""
+        open_requests = {task for task in self._tasks if not task.done()}
+        if open_requests:
+            _, late = await asyncio.wait(open_requests, timeout=2)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=5)
 
     # -- the ledger --------------------------------------------------------------------------------------------------
     def rows(self) -> list[RequestLog]:
