@@ -21,7 +21,7 @@ from tests import hermetic  # noqa: E402  # the path comes first
 from tests.postgres import PostgresError, running_postgres  # noqa: E402
 
 PACKAGES = ["opensvm", "keys", "proxy", "tests", "manage.py"]
-PARALLEL = ["-n", "4"]  # on two cores: most of them wait for a process or a database at any moment
+PARALLEL = ["-n", "3"]  # on two cores: most of them wait for a process or a database at any moment
 BY_FILE = ["-n", "3", "--dist", "loadfile"]  # the tests of a file share a running service
 CLIENTS = "tests/acceptance/clients"  # one after the other: the last writes down what ran
 

@@ -102,7 +102,7 @@ def test_a_killed_serve_leaves_no_orphan_and_the_next_start_settles_what_was_ope
             os.kill(pid, signal.SIGKILL if pid in children(pool.child_pid("web")) else signal.SIGCONT)
         wait_until(lambda: not [pid for pid in below if is_running(pid)], 30.0)
     assert Counter(answer.outcome for answer in received) == {"cut": 6}
-    assert database.in_flight() + len(database.rows()) == 6  # a web process on its way out may have settled them already
+    assert database.in_flight() + len(database.rows()) == 6  # one that is on its way out may have settled some
     with Service(tmp_path, dict(pool.environment) | {"OPENSVM_PORT": str(pool.port)}):
         wait_until(lambda: database.in_flight() == 0, 20.0)
         wait_until(lambda: database.unknown_costs() == 0, 30.0)
