@@ -24,6 +24,9 @@ HASH = "0123456789abcdef" * 4
         ('{"user_id":"user_2abcDEF3ghi"}', '{"user_id":"…"}'),
         ('{"organization_id": "7f9c-11aa"}', '{"organization_id": "…"}'),
         ("Authorization: Bearer abcdefgh12345", "Authorization: Bearer …"),
+        ("Incorrect API key provided: sk-proj-test*****wxyz.", "Incorrect API key provided: sk-…."),
+        ("for gpt-4o in organization org-AbCdEf0123456789AbCdEf01 on", "for gpt-4o in organization org-… on"),
+        ("User: arn:aws:iam::000000000000:user/test is not", "User: arn:aws:… is not"),
     ],
 )
 def test_what_names_a_key_or_an_account_is_taken_out(text, redacted):
@@ -40,6 +43,7 @@ def test_what_names_a_key_or_an_account_is_taken_out(text, redacted):
         "id gen-1234567890-abcdef",
         f"sha1 {HASH[:40]}",
         "a bearer of news",
+        "a task-force, risk-free, sk-x, user-defined, org-wide and user-internationalization",
     ],
 )
 def test_the_words_that_clients_and_operators_need_stay(text):
@@ -64,7 +68,9 @@ def test_redacted_text_holds_nothing_to_redact(text):
     assert redact(redact(text)) == redact(text)
 
 
-@pytest.mark.parametrize("unit", ["user_", "sk-or-", "id:", "bearer ", "a" * 63 + "g", "id    ", "org_a"])
+@pytest.mark.parametrize(
+    "unit", ["user_", "sk-or-", "id:", "bearer ", "a" * 63 + "g", "id    ", "org_a", "org-a", "sk-a", "arn:aws:"]
+)
 def test_redaction_takes_linear_time(unit):
     text = unit * (200_000 // len(unit))
 
