@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -44,6 +44,12 @@ def has_error(payload: Mapping[str, Any]) -> bool:
         choice.get("error") not in (None, False) or choice.get("finish_reason") == "error"
         for choice in _choices(payload)
     )
+
+
+def finished_choices(payload: Mapping[str, Any]) -> Iterator[tuple[int, bool]]:
+    """The index of each choice in a chunk, and whether the chunk finishes it."""
+    for choice in _choices(payload):
+        yield tokens_of(choice.get("index")) or 0, bool(name_of(choice.get("finish_reason")))
 
 
 def _finish_reason(payload: Mapping[str, Any]) -> str:

@@ -45,6 +45,11 @@ class RawEvent(NamedTuple):
         """The `[DONE]` that OpenRouter sends after the last event and new Anthropic SDKs fail on."""
         return len(self.raw) < 100 and b"[DONE]" in self.raw and self.data.strip() == b"[DONE]"
 
+    @property
+    def is_stray_comment(self) -> bool:
+        """A comment that was written as data, as seen of OpenRouter: who reads the data as JSON fails on it."""
+        return self.raw.startswith((b"data: :", b"data::"))
+
 
 class EventReader:
     """Bytes in, whole events out; what was cut where makes no difference. Time is linear in the bytes fed."""

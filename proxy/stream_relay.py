@@ -32,8 +32,7 @@ class StreamRelay:
     is_finished: bool = False
     error: dict[str, Any] | None = None
     _reader: EventReader = field(default_factory=EventReader)
-    _before_start: list[bytes] = field(default_factory=list)
-    _held: list[bytes] = field(default_factory=list)
+    _waiting: list[bytes] = field(default_factory=list)
     _is_holding: bool = False
 
     def feed(self, chunk: bytes) -> bytes:
@@ -46,8 +45,8 @@ class StreamRelay:
 
     @property
     def held(self) -> bytes:
-        """What finishes the answer."""
-        return b"".join(self._held)
+        """What finishes the answer, once it `is_finished`."""
+        return b"".join(self._waiting)
 
     def _pass(self, events: list[RawEvent]) -> bytes:
         passed: list[bytes] = []
@@ -55,15 +54,13 @@ class StreamRelay:
             if self.is_finished or self.error is not None:
                 break
             raw = self._read(event)
-            if self._is_holding:
-                self._held.append(raw)
-            elif not self.has_started:
-                self._before_start.append(raw)
-            else:
-                if self._before_start:
-                    passed += self._before_start
-                    self._before_start.clear()
-                passed.append(raw)
+            if self._is_holding or not self.has_started:
+                self._waiting.append(raw)
+                continue
+            if self._waiting:
+                passed += self._waiting
+                self._waiting.clear()
+            passed.append(raw)
         return b"".join(passed)
 
     def _read(self, event: RawEvent) -> bytes:
@@ -82,7 +79,7 @@ class MessagesRelay(StreamRelay):
         if kind == b"content_block_delta":
             self.has_started = True
             return event.raw
-        if event.is_done:
+        if event.is_done or event.is_stray_comment:
             return b""
         if kind == b"error":
             self.error = parse_payload(event.data)

@@ -158,3 +158,78 @@ def test_an_event_too_large_is_refused() -> None:
     relay.feed(b"x" * 32 * 1024 * 1024)
     with pytest.raises(EventTooLarge):
         relay.feed(b"x")
+
+
+# -- Byte for byte, however odd --------------------------------------------------------------------------------------
+ODD: dict[str, bytes] = {
+    "data without a name": b'data: {"type":"unnamed"}\n\n',
+    "ids and retry times": b'id: 7\nretry: 10\nevent: content_block_delta\ndata: {"index":0}\nid: 8\n\n',
+    "an id alone": b"id: 9\n\n",
+    "a comment in an event": b": a\nevent: content_block_delta\n: b\ndata: {}\n: c\n\n",
+    "comments alone": b": a\n:b\n:\n\n",
+    "blank lines too many": b"\n\n\n",
+    "no space, no value": b"event:content_block_delta\ndata\ndata:\n\n",
+    "fields nobody knows": b"eventual: x\nevent: new_kind\ndatum: y\ndata: z\n\n",
+    "a name twice": b"event: ping\nevent: content_block_delta\ndata: {}\n\n",
+    "NUL and invalid UTF-8": b"event: content_block_delta\ndata: \x00\xff\xfe\n\n",
+    "U+2028, U+0085, form feed": "event: content_block_delta\ndata: \u2028\u0085\x0c\x1e\n\n".encode(),
+    "CRLF": b"event: content_block_delta\r\ndata: {}\r\n\r\n",
+    "CR": b"event: content_block_delta\rdata: {}\r\r",
+    "line ends mixed": b"event: content_block_delta\rdata: {}\r\nid: 3\n\r",
+    "several data lines": b'event: message_delta\ndata: {"delta":{},\ndata: "usage":{"output_tokens":4}}\n\n',
+    "a usage alone": b'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":5}}\n\n',
+    "a second start": START.replace(b"up/stream", b"mine"),
+    "5 MB": b"event: content_block_delta\ndata: " + b"x" * 5_000_000 + b"\n\n",
+    "a data line that begins with [DONE]": b"event: data\ndata: [DONE] and more\n\n",
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_odd_events_pass_as_they_are(odd: bytes) -> None:
+    relay, passed = feed(START, odd, DELTA, CLOSE, STOP, DONE)
+    assert passed == RENAMED + odd + DELTA
+    assert (relay.held, relay.is_finished) == (CLOSE + STOP, True)
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_odd_events_behind_the_closing_delta_are_held_as_they_are(odd: bytes) -> None:
+    relay, passed = feed(START, DELTA, CLOSE + odd + STOP, DONE)
+    assert (passed, relay.held) == (RENAMED + DELTA, CLOSE + odd + STOP)
+
+
+def test_a_byte_order_mark_stays_where_it_was() -> None:
+    relay, passed = feed(b"\xef\xbb\xbf" + START, DELTA, CLOSE, STOP)
+    assert passed + relay.held == b"\xef\xbb\xbf" + RENAMED + DELTA + CLOSE + STOP
+
+
+def test_a_stop_that_comes_twice_goes_out_once() -> None:
+    relay, _ = feed(START, CLOSE, STOP + STOP)
+    assert relay.held == CLOSE + STOP
+
+
+def test_a_usage_behind_the_stop_is_too_late() -> None:
+    """The row is being written; a cost that is not known then is asked for."""
+    relay, _ = feed(START, CLOSE, STOP + BEAT)
+    assert relay.held == CLOSE + STOP
+    assert relay.usage.usage.output_tokens == 9
+
+
+def test_a_comment_that_came_as_data_is_left_out() -> None:
+    """Clients that go by the data alone read it as JSON."""
+    relay, passed = feed(b"data: : OPENROUTER PROCESSING\n\n", START, b"data: : OPENROUTER PROCESSING\n\n", DELTA)
+    assert passed == RENAMED + DELTA
+    assert relay.error is None
+
+
+def test_a_comment_before_an_answer_of_one_event_is_kept() -> None:
+    relay, passed = feed(COMMENT, STOP)
+    assert (passed, relay.held) == (b"", COMMENT + STOP)
+
+
+@given(st.lists(st.sampled_from(list(ODD.values())[:-2]), max_size=8), st.lists(st.integers(0, 5000), max_size=20))
+def test_odd_events_in_any_mix_and_at_any_cut_lose_no_byte(odd: list[bytes], cuts: list[int]) -> None:
+    raw = b"".join([START, *odd, CLOSE, STOP])
+    bounds = [0, *sorted(cut % len(raw) for cut in cuts), len(raw)]
+    relay, passed = feed(*(raw[low:high] for low, high in itertools.pairwise(bounds)))
+    assert passed + relay.held == raw.replace(b"up/stream", b"mine")
+    assert relay.is_finished
