@@ -1,7 +1,7 @@
 """Makes `.venv` from the pinned requirements if it is missing or stale, and continues in it.
 
-`bin/serve`, `bin/test` and `manage.py` come here with whatever python3 there is, so this file uses the standard
-library only, and nothing in it that an older Python can't parse: it shall be able to say what is wrong.
+`bin/serve`, `bin/test`, `bin/bench` and `manage.py` come here with whatever python3 there is, so this file uses the
+standard library only, and nothing in it that an older Python can't parse: it shall be able to say what is wrong.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ OLDEST_PYTHON = (3, 11)
 PROGRAMS = {  # command: (requirements, program and its first arguments)
     "serve": ("requirements.txt", ("manage.py", "serve")),
     "test": ("requirements-dev.txt", (os.path.join("tests", "run.py"),)),
+    "bench": ("requirements-dev.txt", (os.path.join("bench", "run.py"),)),
 }
 NEEDED_MODULES = ("django", "rest_framework", "celery", "granian", "cryptography", "dotenv", "dj_database_url")
 STAMP_NAME = "opensvm-requirements.json"

@@ -54,7 +54,13 @@ class Postgres:
     folder: Path
     port: int
     person: Person
+    is_durable: bool = False  # waits for the disk at each commit, as in production; tests need not
     _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server was never started"
+        return self._process.pid
 
     def url(self, database: str = "opensvm", *, port: int | None = None) -> str:
         """`port`: of a proxy in front of it."""
@@ -64,7 +70,7 @@ class Postgres:
         """Returns when it answers, after it has recovered from a kill."""
         end = time.monotonic() + READY_SECONDS
         while True:
-            self._process = _start(self.programs, self.folder, self.port, self.person)
+            self._process = _start(self.programs, self.folder, self.port, self.person, is_durable=self.is_durable)
             try:
                 return _wait_until_ready(self._process, self.folder, self.port)
             except PostgresError:
@@ -100,7 +106,7 @@ def running_postgres() -> Iterator[str]:
 
 
 @contextmanager
-def postgres_server() -> Iterator[Postgres]:
+def postgres_server(*, is_durable: bool = False) -> Iterator[Postgres]:
     """A fresh server and the handle on it."""
     person = _person()
     parent = _reachable_temp_dir(person)
@@ -108,7 +114,7 @@ def postgres_server() -> Iterator[Postgres]:
     with _own_folder(parent, person) as folder:
         programs = _programs(folder, person)
         _init(programs, folder, person)
-        server = Postgres(programs, folder, _free_port(), person)
+        server = Postgres(programs, folder, _free_port(), person, is_durable)
         try:
             server.start()
             yield server
@@ -207,13 +213,14 @@ def _init(programs: Path, folder: Path, person: Person) -> None:
         raise PostgresError(f"initdb failed: {done.stderr.strip() or done.stdout.strip()}")
 
 
-def _start(programs: Path, folder: Path, port: int, person: Person) -> subprocess.Popen[bytes]:
+def _start(programs: Path, folder: Path, port: int, person: Person, *, is_durable: bool) -> subprocess.Popen[bytes]:
+    waits = "on" if is_durable else "off"
     settings = {
         "listen_addresses": "127.0.0.1",
         "port": str(port),
         "unix_socket_directories": "",
-        "fsync": "off",
-        "full_page_writes": "off",
+        "fsync": waits,
+        "full_page_writes": waits,
         "max_connections": "200",
     }
     command = [programs / "postgres", "-D", folder / "data"]

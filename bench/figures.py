@@ -1,0 +1,55 @@
+"""Medians and ratios of what was measured. Pure: samples in, figures out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from bench.rounds import Sample
+
+Key = tuple[str, str, int]  # target, kind, connections
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Medians over the rounds. `spread` is the distance from lowest to highest rate, as a part of the median."""
+
+    per_second: float
+    spread: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float
+    database_cpu_us: float | None
+    rounds: int
+
+
+Figures = Mapping[Key, Figure]
+
+
+def summarize(samples: Iterable[Sample]) -> dict[Key, Figure]:
+    groups: dict[Key, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.target, sample.kind, sample.connections].append(sample)
+    return {key: _figure(group) for key, group in groups.items()}
+
+
+def _figure(group: list[Sample]) -> Figure:
+    rates = [sample.per_second for sample in group]
+    database = [sample.database_cpu_us for sample in group if sample.database_cpu_us is not None]
+    return Figure(
+        per_second=median(rates),
+        spread=(max(rates) - min(rates)) / median(rates),
+        p50_ms=median(sample.p50_ms for sample in group),
+        p99_ms=median(sample.p99_ms for sample in group),
+        cpu_us=median(sample.cpu_us for sample in group),
+        database_cpu_us=median(database) if database else None,
+        rounds=len(group),
+    )
+
+
+def ratio(figures: Figures, target: str, base: str, kind: str, connections: int) -> float | None:
+    """How many times the rate of `base` the target reaches; None when one of them was not measured."""
+    ours, theirs = figures.get((target, kind, connections)), figures.get((base, kind, connections))
+    return ours.per_second / theirs.per_second if ours and theirs and theirs.per_second else None
