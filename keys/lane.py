@@ -25,7 +25,7 @@ from keys.journal import Journal
 from keys.lane_queue import LaneQueue, Waiting
 from keys.lane_watch import LaneWatch, Patience, break_off
 from keys.lane_writer import BatchWriter
-from keys.ledger_items import Admit, Admitted, Identify, LaneItem, LaneResult, Settlement
+from keys.ledger_items import Admit, Admitted, Begun, Identify, LaneItem, LaneResult, Settlement
 from keys.steps import settlement
 from keys.steps.batch import BatchRules
 
@@ -112,18 +112,30 @@ class Lane:
         An admission is answered within about a second, whatever the database does; should it be committed later, it
         is taken back. A settlement waits for as long as it takes.
         """
+        waiting, committed = self._put(item)
+        try:
+            return await committed
+        except asyncio.CancelledError:
+            if self._queue.leave(waiting):
+                self._take_back(waiting)
+            raise
+
+    def post(self, item: Begun) -> asyncio.Future[LaneResult]:
+        """As `submit`, without a coroutine to run; refuses at once what `submit` refuses.
+
+        The future is the caller's alone: who cancels it, or forgets it, has `item` committed all the same. It fails
+        with what `submit` raises, and complains as futures do when nobody reads that.
+        """
+        return self._put(item)[1]
+
+    def _put(self, item: LaneItem) -> tuple[Waiting, asyncio.Future[LaneResult]]:
         self._refuse_or_pass(item)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[LaneResult] = loop.create_future()
         waiting = Waiting(item, loop, future)
         if not self._queue.put(waiting):
             raise LaneStopped
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if self._queue.leave(waiting):
-                self._take_back(waiting)
-            raise
+        return waiting, future
 
     def _refuse_or_pass(self, item: LaneItem) -> None:
         if isinstance(item, Admit | Identify):

@@ -92,9 +92,9 @@ class LaneQueue:
         return len(late)
 
     def leave(self, waiting: Waiting) -> bool:
-        """Its sender does not wait any more; whether it had its outcome by then."""
+        """Its sender does not wait any more; whether it had its outcome by then. A settlement is run all the same."""
         with self._changed:
-            waiting.is_abandoned = True
+            waiting.is_abandoned = waiting.is_abandoned or not waiting.must_survive
             return waiting.is_answered
 
     def answer(self, batch: Sequence[Waiting]) -> list[Waiting]:

@@ -170,5 +170,6 @@ class Settlement:
     trial_passed: bool = False
 
 
-LaneItem = Admit | Identify | Switch | PassTrial | Settlement
+Begun = Switch | PassTrial | Settlement  # what becomes of a request that was admitted
+LaneItem = Admit | Identify | Begun
 LaneResult = Admitted | Known | Denied | NoKey | Selection | None

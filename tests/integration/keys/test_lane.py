@@ -118,11 +118,41 @@ def test_a_sender_that_was_cancelled_is_settled_all_the_same(lane: Lane, digest:
         task = asyncio.ensure_future(lane.submit(row))
         await asyncio.sleep(0)
         task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
         lane.start()
         await asyncio.to_thread(lane.stop)
 
     asyncio.run(cancel())
     assert RequestLog.objects.get().cost_nano == 1_000
+
+
+def test_what_was_posted_is_committed_whatever_becomes_of_its_future(lane: Lane, digest: str) -> None:
+    add_keys("alpha")
+    kept, cancelled, forgotten = settlements(digest, 3)
+
+    async def post() -> LaneResult:
+        committed = lane.post(kept)
+        lane.post(cancelled).cancel()
+        lane.post(forgotten)
+        lane.start()
+        return await asyncio.wait_for(committed, 10)
+
+    assert asyncio.run(post()) is None
+    assert set(RequestLog.objects.values_list("id", flat=True)) == {kept.id, cancelled.id, forgotten.id}
+
+
+def test_a_lane_that_has_ended_refuses_what_is_posted(lane: Lane, digest: str) -> None:
+    add_keys("alpha")
+    (row,) = settlements(digest, 1)
+    lane.start()
+    lane.stop()
+
+    async def post() -> None:
+        with pytest.raises(LaneStopped):
+            lane.post(row)
+
+    asyncio.run(post())
 
 
 def test_a_stopped_lane_writes_what_waits_and_takes_no_new_request(lane: Lane, digest: str) -> None:
