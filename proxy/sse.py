@@ -42,8 +42,11 @@ class RawEvent(NamedTuple):
 
     @property
     def is_done(self) -> bool:
-        """The `[DONE]` that OpenRouter sends after the last event and new Anthropic SDKs fail on."""
-        return len(self.raw) < 100 and b"[DONE]" in self.raw and self.data.strip() == b"[DONE]"
+        """The `[DONE]` that OpenRouter sends after the last event and new Anthropic SDKs fail on.
+
+        OpenAI's SDKs end at data that only begins with it.
+        """
+        return b"[DONE]" in self.raw and self.data.lstrip().startswith(b"[DONE]")
 
     @property
     def is_stray_comment(self) -> bool:

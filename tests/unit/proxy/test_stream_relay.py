@@ -180,7 +180,6 @@ ODD: dict[str, bytes] = {
     "a usage alone": b'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":5}}\n\n',
     "a second start": START.replace(b"up/stream", b"mine"),
     "5 MB": b"event: content_block_delta\ndata: " + b"x" * 5_000_000 + b"\n\n",
-    "a data line that begins with [DONE]": b"event: data\ndata: [DONE] and more\n\n",
 }
 
 
@@ -226,7 +225,7 @@ def test_a_comment_before_an_answer_of_one_event_is_kept() -> None:
     assert (passed, relay.held) == (b"", COMMENT + STOP)
 
 
-@given(st.lists(st.sampled_from(list(ODD.values())[:-2]), max_size=8), st.lists(st.integers(0, 5000), max_size=20))
+@given(st.lists(st.sampled_from(list(ODD.values())[:-1]), max_size=8), st.lists(st.integers(0, 5000), max_size=20))
 def test_odd_events_in_any_mix_and_at_any_cut_lose_no_byte(odd: list[bytes], cuts: list[int]) -> None:
     raw = b"".join([START, *odd, CLOSE, STOP])
     bounds = [0, *sorted(cut % len(raw) for cut in cuts), len(raw)]
