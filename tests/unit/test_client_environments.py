@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.clients import environments
 from tests.acceptance.clients.environments import NodeClient, PythonClient, Unavailable
-from tests.acceptance.clients.record import table
+from tests.acceptance.clients.record import Record, table
 
 
 def test_without_node_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +38,10 @@ def test_an_environment_that_was_not_finished_is_made_anew(monkeypatch: pytest.M
 def test_versions_that_cover_the_same_share_a_row() -> None:
     covered = {"b": {"1": ["a_turn"], "2": ["a_turn"], "3": ["a_turn", "more"]}, "a": {"1": ["x"]}}
     assert table(covered).splitlines()[2:] == ["| a | 1 | x |", "| b | 1, 2 | a turn |", "| b | 3 | a turn, more |"]
+
+
+def test_what_failed_in_one_variant_is_not_covered() -> None:
+    record = Record()
+    for scenario, passed in (("errors", True), ("errors", False), ("errors", True), ("a_turn", True), ("a_turn", True)):
+        record.note("sdk", "1", scenario, passed=passed)
+    assert record.covered == {"sdk": {"1": ["a_turn"]}}

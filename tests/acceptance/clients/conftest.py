@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pytest
@@ -11,12 +13,13 @@ import pytest
 from opensvm.sandbox.remote import Controls
 from opensvm.serve.sandbox import PORT_FILE
 from tests.acceptance.clients.record import Record
-from tests.acceptance.service import Service
+from tests.acceptance.service import Service, wait_until
 
 FAILURES = (
     *("context_length", "moderation", "no_endpoints", "too_large", "unprocessable", "capacity"),
-    *("server_error", "unavailable", "gateway_timeout", "overloaded"),
+    *("server_error", "unavailable", "gateway_timeout", "overloaded", "cannot_afford"),
 )
+CONFLICT = {"error": {"code": 409, "message": "The request conflicts with another."}}
 PATHS = ("/messages", "/chat/completions")
 QUICK = {"OPENROUTER_RETRY_DELAY": "10", "OPENROUTER_MAX_RETRIES": "1", "OPENSVM_WORKERS": "1"}
 
@@ -33,12 +36,28 @@ class Target:
     def url(self) -> str:
         return self.service.url
 
+    def arrived(self) -> Counter[str]:
+        """The requests that the service has logged so far, by model; "refused" are those with a wrong client key."""
+        models = [str(line["model"]) for line in self.service.log("request.settled")]
+        return Counter(models) + Counter(refused=len(self.service.log("client.refused")))
+
+    def check_arrivals(self, expected: Mapping[str, int], since: Counter[str]) -> None:
+        """So many requests of each model named in `expected` have reached the service `since`, and no more."""
+
+        def arrived() -> Counter[str]:
+            fresh = self.arrived() - since
+            return Counter({model: fresh[model] for model in expected})
+
+        wait_until(lambda: arrived() >= Counter(expected))  # a line may come after the answer
+        assert arrived() == Counter(expected)
+
     def script(self) -> None:
         """Without the requests of clients before, and with the faults that all of them ask for."""
         self.upstream.reset()
         for path in PATHS:
             for failure in FAILURES:
                 self.upstream.fail(failure, model=f"fail/{failure}", path=path)
+            self.upstream.behave(model="fail/conflict", status=409, body=json.dumps(CONFLICT), path=path)
             self.upstream.fail("error_first_event", model="anthropic/claude-sonnet-4", path=path)
             self.upstream.fail("error_mid_stream", model="anthropic/claude-3.7-sonnet", path=path)
             self.upstream.behave(model="anthropic/claude-3-opus", cut_after_events=4, cut="close", path=path)
@@ -71,13 +90,20 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """The tests of a module with a `CLIENT` (name, version) are its scenarios, once they have passed."""
     name = report.nodeid.rpartition("::")[2].partition("[")[0].removeprefix("test_")
     client = getattr(sys.modules.get(_module_of(report)), "CLIENT", None)
-    if client is not None and report.when == "call" and report.passed:
-        RECORD.note(*client, name)
+    if client is not None and (report.when == "call" or report.failed):
+        RECORD.note(*client, name, passed=report.passed)
 
 
-def pytest_sessionfinish() -> None:
+def pytest_sessionfinish(session: pytest.Session) -> None:
     """Kept for the README's table."""
-    RECORD.save()
+    if is_whole(session.config):
+        RECORD.save()
+
+
+def is_whole(config: pytest.Config) -> bool:
+    """Whether each client that was asked was asked everything."""
+    chosen = (config.option.keyword, config.option.markexpr, config.option.deselect, *("::" in a for a in config.args))
+    return not any(chosen)
 
 
 def _module_of(report: pytest.TestReport) -> str:

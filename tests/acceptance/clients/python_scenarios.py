@@ -2,7 +2,8 @@
 
     python python_scenarios.py SERVICE_URL CLIENT_KEY SANDBOX_URL
 
-Each function `scenario_…` is one; the result is a JSON line with the SDK's version and, for each, what went wrong.
+Each function `scenario_…` is one; the result is a JSON line with the SDK's version, what went wrong with each, and
+how many requests of each model the service must have seen.
 Nothing is imported but the SDK and the standard library: this file runs where our own packages are not.
 """
 
@@ -17,6 +18,7 @@ import traceback
 import urllib.request
 import uuid
 import warnings
+from collections import Counter
 from typing import Any
 
 import anthropic
@@ -32,6 +34,7 @@ TOOL = {
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
 }
 sent: list[Any] = []  # every request that left this process
+reached: Counter[str] = Counter()  # by model, of calls that fail: how many requests must have reached the service
 
 
 def new_client(**options: Any) -> anthropic.Anthropic:
@@ -263,6 +266,7 @@ def scenario_timeouts() -> None:
         new_client(timeout=0.3, max_retries=1).messages.create(**ask("slow", model="anthropic/claude-opus-4.1"))
     except anthropic.APITimeoutError:
         assert len(sent) - start == 2, sent[start:]
+        reached["anthropic/claude-opus-4.1"] += 2
     else:
         raise AssertionError("it did not time out")
 
@@ -274,12 +278,13 @@ def expect(kind: type, status: int, error_type: str, *, requests: int, words: st
     try:
         new_client(max_retries=1, **options).messages.create(**call)
     except anthropic.APIStatusError as exc:
-        assert isinstance(exc, kind), (type(exc), exc)
+        assert type(exc) is kind, (type(exc), exc)
         assert exc.status_code == status, exc
         assert exc.body["error"]["type"] == error_type, exc.body
         assert words in str(exc), exc
         assert exc.request_id == exc.body["request_id"] == exc.response.headers["request-id"]
         assert len(sent) - start == requests, f"{len(sent) - start} requests instead of {requests}"
+        reached["refused" if status == 401 else call["model"]] += requests
     else:
         raise AssertionError("it was answered")
 
@@ -314,8 +319,13 @@ def scenario_error_404() -> None:
     expect(anthropic.NotFoundError, 404, "not_found_error", requests=1, words="No endpoints found", **call)
 
 
+def scenario_error_409_is_sent_again() -> None:
+    call = ask("x", model="fail/conflict")
+    expect(anthropic.ConflictError, 409, "conflict_error", requests=2, words="conflicts with another", **call)
+
+
 def scenario_error_413() -> None:
-    kind = getattr(anthropic, "RequestTooLargeError", anthropic.APIStatusError)
+    kind = anthropic._exceptions.RequestTooLargeError
     call = ask("x", model="fail/too_large")
     expect(kind, 413, "request_too_large", requests=1, words="too large", **call)
 
@@ -342,14 +352,22 @@ def scenario_error_503() -> None:
 
 
 def scenario_error_504_is_not_sent_again() -> None:
+    kind = anthropic.DeadlineExceededError if WITH_DATED_API else anthropic.InternalServerError
     call = ask("x", model="fail/gateway_timeout")
-    expect(anthropic.InternalServerError, 504, "timeout_error", requests=1, words="may have been billed", **call)
+    expect(kind, 504, "timeout_error", requests=1, words="may have been billed", **call)
 
 
 def scenario_error_529() -> None:
     kind = anthropic._exceptions.OverloadedError  # in the package's own namespace only from 1.0 on
     call = ask("x", model="fail/overloaded")
     expect(kind, 529, "overloaded_error", requests=2, words="overloaded", **call)
+
+
+def scenario_error_529_of_what_no_key_can_pay() -> None:
+    """In the place of a 402, which the service never answers."""
+    kind = anthropic._exceptions.OverloadedError
+    call = ask("x", model="fail/cannot_afford")
+    expect(kind, 529, "overloaded_error", requests=1, words="smaller max_tokens", **call)
 
 
 def scenario_an_error_as_the_first_event() -> None:
@@ -360,6 +378,7 @@ def scenario_an_error_as_the_first_event() -> None:
     except anthropic.InternalServerError as exc:
         assert (exc.status_code, exc.body["error"]["type"]) == (502, "api_error"), exc
         assert len(sent) - start == 2
+        reached["anthropic/claude-sonnet-4"] += 2
     else:
         raise AssertionError("it was answered")
 
@@ -379,6 +398,7 @@ def scenario_an_error_in_mid_stream() -> None:
         assert kinds[0] == "message_start"
         assert "message_stop" not in kinds
         assert len(sent) - start == 1
+        reached["anthropic/claude-3.7-sonnet"] += 1
     else:
         raise AssertionError(f"no error: {kinds}")
 
@@ -418,4 +438,4 @@ def run(scenario: Any) -> dict[str, Any]:
 if __name__ == "__main__":
     names = [name for name in globals() if name.startswith("scenario_")]
     results = {name.removeprefix("scenario_"): run(globals()[name]) for name in names}
-    print(json.dumps({"version": anthropic.__version__, "results": results}))
+    print(json.dumps({"version": anthropic.__version__, "results": results, "reached": reached}))

@@ -20,23 +20,25 @@ Covered = dict[str, dict[str, list[str]]]  # client, version, scenarios
 
 @dataclass(slots=True)
 class Record:
-    """Scenarios that passed."""
+    """Scenarios that passed, in each of their variants."""
 
     covered: Covered = field(default_factory=dict)
+    _failed: set[tuple[str, str, str]] = field(default_factory=set)
 
-    def note(self, client: str, version: str, scenario: str) -> None:
+    def note(self, client: str, version: str, scenario: str, *, passed: bool = True) -> None:
         found = self.covered.setdefault(client, {}).setdefault(version, [])
-        if scenario not in found:
+        if not passed:
+            self._failed.add((client, version, scenario))
+        if (client, version, scenario) in self._failed:
+            found[:] = [name for name in found if name != scenario]
+        elif scenario not in found:
             found.append(scenario)
 
     def save(self) -> None:
-        """Clients that were not asked this time keep what they had."""
+        """Clients that were not asked this time keep what they had; of the others nothing older is kept."""
         if self.covered:
-            kept = load()
-            for client, versions in self.covered.items():
-                kept.setdefault(client, {}).update(versions)
             CACHE.mkdir(parents=True, exist_ok=True)
-            FILE.write_text(json.dumps(kept, indent=1) + "\n")
+            FILE.write_text(json.dumps(load() | self.covered, indent=1) + "\n")
 
 
 def load() -> Covered:
@@ -60,11 +62,15 @@ def table(covered: Covered) -> str:
     return "\n".join(rows)
 
 
-def in_readme(client: str) -> set[str]:
-    """The scenarios that the README names for a client."""
+def in_readme() -> dict[str, dict[str, set[str]]]:
+    """What the README claims: client, version, scenarios in its words."""
     part = README.read_text().partition(START)[2].partition(END)[0]
-    cells = [line.split(" | ") for line in part.splitlines() if line.startswith(f"| {client} |")]
-    return {scenario for row in cells for scenario in row[2].removesuffix(" |").split(", ")}
+    claimed: dict[str, dict[str, set[str]]] = {}
+    for line in part.strip().splitlines()[2:]:
+        client, versions, scenarios = line.removeprefix("| ").removesuffix(" |").split(" | ")
+        for version in versions.split(", "):
+            claimed.setdefault(client, {})[version] = set(scenarios.split(", "))
+    return claimed
 
 
 def write_readme() -> None:

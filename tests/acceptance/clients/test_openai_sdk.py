@@ -118,6 +118,7 @@ ERRORS: dict[str, tuple[type[openai.APIStatusError], int, str | None, int, str]]
     "context_length": (openai.BadRequestError, 400, "context_length_exceeded", 1, "prompt is too long"),
     "moderation": (openai.PermissionDeniedError, 403, None, 1, "moderation"),
     "no_endpoints": (openai.NotFoundError, 404, "not_found", 1, "No endpoints found"),
+    "conflict": (openai.ConflictError, 409, "conflict", 2, "conflicts with another"),
     "too_large": (openai.APIStatusError, 413, "request_too_large", 1, "too large"),
     "unprocessable": (openai.BadRequestError, 400, None, 1, "processed"),
     "capacity": (openai.RateLimitError, 429, "rate_limit_exceeded", 2, "No capacity"),
@@ -125,26 +126,31 @@ ERRORS: dict[str, tuple[type[openai.APIStatusError], int, str | None, int, str]]
     "unavailable": (openai.InternalServerError, 503, "overloaded", 2, "unavailable"),
     "gateway_timeout": (openai.InternalServerError, 504, "timeout", 1, "may have been billed"),
     "overloaded": (openai.InternalServerError, 529, "overloaded", 2, "overloaded"),
+    "cannot_afford": (openai.InternalServerError, 529, "overloaded", 1, "smaller max_tokens"),
 }
 
 
 @pytest.mark.parametrize("failure", ERRORS)
 def test_errors_and_their_retries(client: openai.OpenAI, target: Target, failure: str) -> None:
     kind, status, code, requests, words = ERRORS[failure]
+    before = target.arrived()
     with pytest.raises(kind) as caught:
         client.with_options(max_retries=1).chat.completions.create(**ask(model=f"fail/{failure}"))
     error = caught.value
     assert (error.status_code, error.code) == (status, code)
     assert words in error.message
+    assert type(error) is kind
     assert error.response.headers["request-id"] == error.response.json()["request_id"]
     assert len(sent) == requests
+    target.check_arrivals({f"fail/{failure}": requests}, since=before)
 
 
 def test_a_wrong_key(target: Target) -> None:
-    sent.clear()
+    before = target.arrived()
     with pytest.raises(openai.AuthenticationError) as caught:
         new_client(target, api_key="not-a-key", max_retries=2).chat.completions.create(**ask())
-    assert (caught.value.code, len(sent)) == ("invalid_api_key", 1)
+    assert caught.value.code == "invalid_api_key"
+    target.check_arrivals({"refused": 1}, since=before)
 
 
 def test_an_error_as_the_first_chunk(client: openai.OpenAI) -> None:
@@ -153,11 +159,11 @@ def test_an_error_as_the_first_chunk(client: openai.OpenAI) -> None:
     assert caught.value.status_code == 502
 
 
-def test_an_error_in_mid_stream(client: openai.OpenAI) -> None:
-    chunks = []
+def test_an_error_in_mid_stream(client: openai.OpenAI, target: Target) -> None:
+    before, chunks = target.arrived(), []
     with pytest.raises(openai.APIError, match="disconnected"):
         chunks.extend(client.chat.completions.create(**ask(model="anthropic/claude-3.7-sonnet"), stream=True))
-    assert len(sent) == 1
+    target.check_arrivals({"anthropic/claude-3.7-sonnet": 1}, since=before)
 
 
 def test_a_cut_stream_is_an_error(client: openai.OpenAI) -> None:

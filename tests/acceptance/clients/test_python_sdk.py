@@ -34,10 +34,11 @@ def outcome(request: pytest.FixtureRequest, target: Target) -> tuple[PythonClien
     except Unavailable as exc:
         pytest.skip(f"{client.name} {client.version}: {exc}")
     target.script()
+    before = target.arrived()
     command = [str(python), str(SCRIPT), target.url, target.client_key, target.upstream.url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS)
     assert done.returncode == 0, done.stderr[-2000:]
-    return client, json.loads(done.stdout.splitlines()[-1])
+    return client, {**json.loads(done.stdout.splitlines()[-1]), "before": before}
 
 
 def test_it_is_the_version_that_was_meant(outcome: tuple[PythonClient, dict[str, Any]]) -> None:
@@ -51,3 +52,13 @@ def test_scenario(outcome: tuple[PythonClient, dict[str, Any]], scenario: str, r
     client, report = outcome
     assert not report["results"][scenario]["problem"], report["results"][scenario]["problem"]
     record.note(client.name, client.version, scenario)
+
+
+def test_each_retry_reached_the_service(
+    outcome: tuple[PythonClient, dict[str, Any]], target: Target, record: Record
+) -> None:
+    """Counted by the service's own log, not only where the SDK sends."""
+    client, report = outcome
+    assert len(report["reached"]) > 10
+    target.check_arrivals(report["reached"], since=report["before"])
+    record.note(client.name, client.version, "retries_counted_at_the_service")

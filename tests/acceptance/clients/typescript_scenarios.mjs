@@ -3,7 +3,7 @@
 //     node typescript_scenarios.mjs FOLDER SERVICE_URL CLIENT_KEY SANDBOX_URL
 //
 // FOLDER has the SDK in its node_modules. Each function of `scenarios` is one; the result is a line of JSON with the
-// SDK's version and, for each, what went wrong.
+// SDK's version, what went wrong with each, and how many requests of each model the service must have seen.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -25,6 +25,8 @@ const TOOL = {
 };
 
 const sent = []; // every request that left this process
+const reached = {}; // by model, of calls that fail: how many requests must have reached the service
+const count = (model, requests) => (reached[model] = (reached[model] ?? 0) + requests);
 const counting = (url, init) => {
   sent.push({ url: String(url), headers: new Headers(init?.headers) });
   return fetch(url, init);
@@ -62,19 +64,21 @@ async function expectError(model, kind, status, type, requests, words, options =
   await fails(
     () => newClient({ maxRetries: 1, ...options }).messages.create(ask('x', { model })),
     (error) => {
-      assert.ok(error instanceof kind, `${error.constructor.name}: ${error.message}`);
+      assert.equal(error.constructor, kind, `${error.constructor.name}: ${error.message}`);
       assert.equal(error.status, status);
       assert.equal(error.error.error.type, type);
       assert.ok(error.message.includes(words), error.message);
       const id = error.requestID ?? error.request_id;
       assert.equal(id, error.error.request_id);
       assert.equal(sent.length - before, requests);
+      count(status === 401 ? 'refused' : model, requests);
     },
   );
 }
 
 const { BadRequestError, AuthenticationError, PermissionDeniedError, NotFoundError, RateLimitError } = Anthropic;
-const { InternalServerError, APIError, APIConnectionError, APIConnectionTimeoutError } = Anthropic;
+const { ConflictError, InternalServerError, APIError, APIConnectionError, APIConnectionTimeoutError } = Anthropic;
+const newer = (name, before) => Anthropic[name] ?? before; // an exception that older versions do not have
 
 const scenarios = {
   async messages() {
@@ -231,6 +235,7 @@ const scenarios = {
       (error) => assert.ok(error instanceof APIConnectionTimeoutError),
     );
     assert.equal(sent.length - before, 2);
+    count('anthropic/claude-opus-4.1', 2);
   },
   error_400: () =>
     expectError('fail/context_length', BadRequestError, 400, 'invalid_request_error', 1, 'prompt is too long: 200001'),
@@ -240,15 +245,30 @@ const scenarios = {
     }),
   error_403: () => expectError('fail/moderation', PermissionDeniedError, 403, 'permission_error', 1, 'moderation'),
   error_404: () => expectError('fail/no_endpoints', NotFoundError, 404, 'not_found_error', 1, 'No endpoints found'),
-  error_413: () => expectError('fail/too_large', APIError, 413, 'request_too_large', 1, 'too large'),
+  error_409_is_sent_again: () =>
+    expectError('fail/conflict', ConflictError, 409, 'conflict_error', 2, 'conflicts with another'),
+  error_413: () =>
+    expectError('fail/too_large', newer('ContentTooLargeError', APIError), 413, 'request_too_large', 1, 'too large'),
   error_422_is_a_400: () =>
     expectError('fail/unprocessable', BadRequestError, 400, 'invalid_request_error', 1, 'processed'),
   error_429_of_a_provider: () => expectError('fail/capacity', RateLimitError, 429, 'rate_limit_error', 2, 'No capacity'),
   error_500: () => expectError('fail/server_error', InternalServerError, 500, 'api_error', 2, 'Internal Server Error'),
-  error_503: () => expectError('fail/unavailable', InternalServerError, 503, 'overloaded_error', 2, 'unavailable'),
-  error_504_is_not_sent_again: () =>
-    expectError('fail/gateway_timeout', InternalServerError, 504, 'timeout_error', 1, 'may have been billed'),
-  error_529: () => expectError('fail/overloaded', InternalServerError, 529, 'overloaded_error', 2, 'overloaded'),
+  error_503() {
+    const kind = newer('ServiceUnavailableError', InternalServerError);
+    return expectError('fail/unavailable', kind, 503, 'overloaded_error', 2, 'unavailable');
+  },
+  error_504_is_not_sent_again() {
+    const kind = newer('GatewayTimeoutError', InternalServerError);
+    return expectError('fail/gateway_timeout', kind, 504, 'timeout_error', 1, 'may have been billed');
+  },
+  error_529() {
+    const kind = newer('OverloadedError', InternalServerError);
+    return expectError('fail/overloaded', kind, 529, 'overloaded_error', 2, 'overloaded');
+  },
+  error_529_of_what_no_key_can_pay() {
+    const kind = newer('OverloadedError', InternalServerError);
+    return expectError('fail/cannot_afford', kind, 529, 'overloaded_error', 1, 'smaller max_tokens');
+  },
   async an_error_as_the_first_event() {
     const before = sent.length;
     await fails(
@@ -256,6 +276,7 @@ const scenarios = {
       (error) => assert.deepEqual([error.status, error.error.error.type], [502, 'api_error']),
     );
     assert.equal(sent.length - before, 2);
+    count('anthropic/claude-sonnet-4', 2);
   },
   async an_error_in_mid_stream() {
     const before = sent.length;
@@ -272,6 +293,7 @@ const scenarios = {
     assert.equal(kinds[0], 'message_start');
     assert.ok(!kinds.includes('message_stop'));
     assert.equal(sent.length - before, 1);
+    count('anthropic/claude-3.7-sonnet', 1);
   },
   a_cut_stream_is_an_error: () =>
     fails(
@@ -294,5 +316,5 @@ for (const [name, scenario] of Object.entries(scenarios)) {
     results[name] = { problem: String(error.stack ?? error).slice(0, 2000) };
   }
 }
-console.log(JSON.stringify({ version: VERSION, results }));
+console.log(JSON.stringify({ version: VERSION, results, reached }));
 process.exit(0);
