@@ -11,9 +11,13 @@ from django.views.generic import RedirectView
 from keys.uuid7 import new_request_uuid, request_id_of
 from opensvm.health import healthz, readyz
 from opensvm.openapi.views import docs_view, schema_view
-from proxy.errors import Refusal, internal_error
+from proxy import errors
+from proxy.errors import Refusal
 from proxy.stats_view import KeyStatsView, refused
 from proxy.usage_view import UsageView
+
+# Where clients ask whose base URL lacks its /v1.
+_MISSED = ("/messages", "/chat/", "/models", "/responses", "/completions", "/embeddings")
 
 urlpatterns = [
     path("", RedirectView.as_view(url="/admin/")),
@@ -34,6 +38,8 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if request.path.startswith(_MISSED):
+        return _refused(errors.not_found(request.path))
     if _is_for_programs(request):
         return _refused(Refusal(404, "not_found_error", f"There is nothing at {request.path[:200]}."))
     return defaults.page_not_found(request, exception)
@@ -41,7 +47,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     if _is_for_programs(request):
-        return _refused(internal_error())
+        return _refused(errors.internal_error())
     return defaults.server_error(request)
 
 

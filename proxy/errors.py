@@ -115,9 +115,12 @@ def method_not_allowed(method: str, allow: str) -> Refusal:
 
 
 def not_found(path: str) -> Refusal:
-    return Refusal(
-        404, "not_found_error", f"There is nothing at {path[:200]}. The Messages API is at POST /v1/messages."
+    """Mostly a base URL with one /v1 too many or too few."""
+    message = (
+        f"There is nothing at {path[:100]}. The APIs are at POST /v1/messages and POST /v1/chat/completions: "
+        "Anthropic's clients take a base URL without /v1, OpenAI's one with it."
     )
+    return Refusal(404, "not_found_error", message)
 
 
 def no_usable_key() -> Refusal:

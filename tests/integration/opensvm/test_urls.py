@@ -28,6 +28,17 @@ def test_an_unknown_api_path_is_404_in_anthropics_shape(client: Browser) -> None
     assert answer["request_id"] == response["request-id"]
 
 
+@pytest.mark.parametrize("path", ["/messages", "/chat/completions", "/models", "/models/a/b", "/responses"])
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_base_url_that_lacks_its_v1_is_said(client: Browser, path: str, method: str) -> None:
+    response = getattr(client, method)(path)
+
+    answer = json.loads(response.content)
+    assert response.status_code == 404
+    assert answer["error"]["message"].startswith(f"There is nothing at {path}. The APIs are at POST /v1/messages and")
+    assert answer["request_id"] == response["request-id"]
+
+
 def test_another_unknown_path_is_a_plain_404(client: Browser) -> None:
     response = client.get("/nothing")
 
