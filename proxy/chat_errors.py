@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
-from typing import Any, Final
+from typing import Any
 
-from proxy.error_table import CHAT_TYPES
-
-_TOO_LONG: Final = re.compile(
-    r"prompt is too long|maximum context length|context_length_exceeded|exceeds the context window", re.IGNORECASE
-)
+from proxy.error_table import CHAT_TYPES, TOO_LONG
 
 
 def error_body(error_type: str, message: str, request_id: str) -> bytes:
@@ -26,6 +21,6 @@ def error_event(error_type: str, message: str, request_id: str) -> bytes:
 
 def _document(error_type: str, message: str, request_id: str) -> dict[str, Any]:
     kind, code = CHAT_TYPES.get(error_type, ("server_error", None))
-    if kind == "invalid_request_error" and _TOO_LONG.search(message):
+    if kind == "invalid_request_error" and TOO_LONG.search(message):
         code = "context_length_exceeded"
     return {"error": {"message": message, "type": kind, "param": None, "code": code}, "request_id": request_id}

@@ -8,6 +8,7 @@ is, `proxy.errors` and `proxy.chat_errors` write it. What is the pool's trouble 
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from keys.causes import Cause
@@ -91,6 +92,12 @@ POOL_ANSWERS: Final[dict[Cause, tuple[int, str]]] = {
     Cause.KEY_REFUSED: (529, "The OpenRouter key in use was refused."),
     Cause.CANNOT_AFFORD: (529, "No OpenRouter key can pay for this request; a smaller max_tokens may fit."),
 }
+# By these words Claude Code sees that it has to compact the conversation; OpenAI's clients get their code by them.
+TOO_LONG: Final = re.compile(
+    r"prompt is too long|exceed context limit|maximum context length|exceeds the context window"
+    r"|context_length_exceeded",
+    re.IGNORECASE,
+)
 PASSED_ON: Final = frozenset({400, 403, 404, 409, 413})  # of a bad request; every other 4xx becomes a 400
 BUSY: Final = frozenset({429, 500, 502, 503, 529})  # of a busy provider; every other status becomes a 502
 TIMEOUTS: Final = frozenset({408, 504, 524})  # all of them become a 504

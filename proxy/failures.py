@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from keys.causes import Cause, Failure
-from proxy.error_table import BUSY, PASSED_ON, POOL_ANSWERS, TIMEOUTS, error_type_of
+from proxy.error_table import BUSY, PASSED_ON, POOL_ANSWERS, TIMEOUTS, TOO_LONG, error_type_of
 from proxy.errors import Refusal, clamp_retry_after
 from proxy.redaction import redact
 from proxy.reported_errors import ReportedError, read_error, read_error_document
@@ -147,8 +147,15 @@ def _for_client(error: ReportedError, cause: Cause) -> tuple[int, str]:
         return 504, transport_failure(sent=True, timed_out=True, detail="").message
     if cause is Cause.BAD_REQUEST:
         status = error.status if error.status in PASSED_ON else 400
-        return status, error.message or f"The upstream refused the request with HTTP {error.status}."
+        return status, _refused_message(error)
     return error.status if error.status in BUSY else 502, _busy_message(error)
+
+
+def _refused_message(error: ReportedError) -> str:
+    """Upstream's words; a context that is too long by the words that clients look for, if upstream has others."""
+    message = error.message or f"The upstream refused the request with HTTP {error.status}."
+    is_unsaid = error.error_type == "context_length_exceeded" and TOO_LONG.search(message) is None
+    return f"{message} (context_length_exceeded)" if is_unsaid else message
 
 
 def _busy_message(error: ReportedError) -> str:

@@ -51,7 +51,7 @@ class RawEvent(NamedTuple):
     @property
     def is_stray_comment(self) -> bool:
         """A comment that was written as data, as seen of OpenRouter: who reads the data as JSON fails on it."""
-        return self.raw.startswith((b"data: :", b"data::"))
+        return (b"data: :" in self.raw or b"data::" in self.raw) and self.data.startswith(b":")
 
 
 class EventReader:

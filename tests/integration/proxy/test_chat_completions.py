@@ -164,6 +164,31 @@ def test_the_text_does_not_wait(plane: DataPlane) -> None:
     assert plane.only_row().status == 499
 
 
+def two_choices() -> bytes:
+    """The first ends long before the second."""
+
+    def chunk(index: int, content: str, finish: str | None = None) -> bytes:
+        choice = {"index": index, "delta": {"content": content}, "finish_reason": finish}
+        return f"data: {json.dumps({'id': 'gen-1', 'model': MODEL, 'choices': [choice]})}\n\n".encode()
+
+    bill = b'data: {"id":"gen-1","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":4,"cost":0.5}}\n\n'
+    first = [chunk(0, "one"), chunk(1, "two"), chunk(0, "", "stop"), chunk(1, "later")]
+    return b"".join([*first, chunk(1, "", "stop"), bill, b"data: [DONE]\n\n"])
+
+
+def test_of_several_choices_only_the_end_of_the_last_waits_for_the_ledger(plane: DataPlane) -> None:
+    plane.add_key("alpha")
+    raw, headers = two_choices(), {"content-type": "text/event-stream"}
+    plane.sandbox.behave(body=raw.decode(), headers=headers, cut_after_events=4, cut="stall", path=PATH, times=1)
+    call = begin(plane, n=2)
+    call.wait_for_bytes(b'"later"')
+    assert not RequestLog.objects.exists()
+    call.leave()
+    plane.sandbox.behave(body=raw.decode(), headers=headers, path=PATH)
+    assert stream(plane, n=2).body == raw
+    assert RequestLog.objects.get(status=200).cost_nano == 500_000_000
+
+
 # -- Failures --------------------------------------------------------------------------------------------------------
 FAILS_OVER = ["refused", "rate_limited", "out_of_credit", "key_limit", "cannot_afford", "in_flight_budget"]
 

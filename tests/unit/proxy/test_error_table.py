@@ -127,7 +127,16 @@ WORDINGS = [
 @pytest.mark.parametrize("wording", WORDINGS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_wording_that_clients_match_on_is_kept(shape: str, wording: str) -> None:
-    assert SHAPES[shape]("context_length_exceeded", 400, wording)[2] == wording
+    assert SHAPES[shape]("invalid_prompt", 400, wording)[2] == wording
+
+
+@pytest.mark.parametrize("words", ["Too much input.", ""])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_context_that_is_too_long_is_said_in_words_that_clients_look_for(shape: str, words: str) -> None:
+    """Also when only upstream's `error_type` tells."""
+    message = SHAPES[shape]("context_length_exceeded", 400, words)[2]
+    assert message.startswith(words)
+    assert message.endswith(" (context_length_exceeded)")
 
 
 @pytest.mark.parametrize("wording", WORDINGS[:4])

@@ -165,6 +165,22 @@ def test_the_sentinel_of_openrouter_is_told_apart(raw, is_done):
     assert event.is_done is is_done
 
 
+@pytest.mark.parametrize(
+    ("raw", "is_stray"),
+    [
+        (b"data: : OPENROUTER PROCESSING\n\n", True),
+        (b"event: data\r\ndata:: OPENROUTER PROCESSING\r\n\r\n", True),
+        (b'data: {"text":"data: : x"}\n\n', False),
+        (b"data: \ndata: :\n\n", False),
+        (b": data: : x\n\n", False),
+    ],
+)
+def test_a_comment_that_came_as_data_is_told_apart(raw, is_stray):
+    [event], _ = read(raw)
+
+    assert event.is_stray_comment is is_stray
+
+
 def test_an_event_that_is_cut_off_is_no_event():
     assert read(b"data: 1\n\ndata: 2\n") == ([RawEvent(b"data: 1\n\n", b"")], b"data: 2\n")
 
