@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Sequence
 
-from django.db import connection, transaction
+from django.db import connection
 
 from keys.database_trouble import is_conflict, is_outage
 from keys.journal import Journal
@@ -13,10 +13,9 @@ from keys.lane_queue import Waiting
 from keys.ledger_items import Admitted, Settlement
 from keys.steps import settlement
 from keys.steps.batch import Batch, BatchRules
-from keys.steps.statements import Statements
+from keys.steps.database import open_statements, tune_connection
 
 _MOST_CONFLICTS = 10
-_BUSY_MS = 300  # SQLite: our own processes queue on the lock file; so long another program's lock is waited for
 
 
 class BatchWriter:
@@ -27,6 +26,7 @@ class BatchWriter:
         self._clock = clock
         self._journal = journal
         self._tuned: object = None
+        self._waits_for_disk: bool | None = None
 
     def commit(self, waiting: Sequence[Waiting]) -> None:
         """A lost connection or a conflict alone is no outage: the whole batch again."""
@@ -43,8 +43,7 @@ class BatchWriter:
                     raise
 
     def _commit_once(self, waiting: Sequence[Waiting]) -> None:
-        self.tune()
-        self._set_durability(any(w.must_survive for w in waiting))
+        self.tune(waits_for_disk=any(w.must_survive for w in waiting))
         batch = Batch([w.item for w in waiting], self._rules, self._clock())
         try:
             results = batch.run()
@@ -60,31 +59,30 @@ class BatchWriter:
         if self._journal is not None:
             self._journal.forget(w.item.id for w in committed if w.must_survive)
 
-    def tune(self) -> None:
-        """Once for each connection: another program's lock on SQLite is noticed in time to say so."""
-        if connection.vendor != "sqlite" or (self._tuned is not None and connection.connection is self._tuned):
-            return
-        with connection.cursor() as cursor:
-            cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-        self._tuned = connection.connection
+    def tune(self, *, waits_for_disk: bool = True) -> None:
+        """What each connection is set to, when it is not.
 
-    def _set_durability(self, waits_for_disk: bool) -> None:
-        """A batch that settles nothing need not wait for the disk: after a power cut its settlements insert."""
-        if connection.vendor == "sqlite":
-            with connection.cursor() as cursor:
-                cursor.execute(f"PRAGMA synchronous={'FULL' if waits_for_disk else 'NORMAL'}")
+        SQLite: another program's lock is noticed in time to say so, and a batch that settles nothing need not wait for
+        the disk (after a power cut its settlements insert).
+        """
+        if connection.connection is None or connection.connection is not self._tuned:
+            connection.ensure_connection()
+            self._tuned, self._waits_for_disk = connection.connection, None
+            tune_connection(connection)
+        if connection.vendor == "sqlite" and waits_for_disk is not self._waits_for_disk:
+            with connection.wrap_database_errors:
+                connection.connection.execute(f"PRAGMA synchronous={'FULL' if waits_for_disk else 'NORMAL'}")
+            self._waits_for_disk = waits_for_disk
 
     def store_emptied(self, item: Settlement) -> None:
-        with transaction.atomic(), connection.cursor() as cursor:
-            sql = Statements(connection, cursor)
-            sql.insert_ledger([settlement.ledger_row(settlement.emptied(item), sql, self._clock(), is_flagged=True)])
-            sql.delete_in_flight([item.id])
+        self.tune()
+        with open_statements() as sql:
+            settlement.settle_emptied(item, sql=sql, now=self._clock())
 
     def probe(self) -> None:
         """The lock of admission can be had, and what it guards can be written."""
         self.tune()
-        with transaction.atomic(), connection.cursor() as cursor:
-            sql = Statements(connection, cursor)
+        with open_statements() as sql:
             sql.save_turn(sql.lock_pool())
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from django.db import DataError, IntegrityError, connection, transaction
+from django.db import DataError, IntegrityError, transaction
 from django.utils import timezone
 
 from keys.causes import Cause
@@ -24,7 +24,7 @@ from keys.ledger_items import Caller, Settlement, Tokens
 from keys.models import CostSource, InFlight, RequestLog, Worker
 from keys.steps import settlement
 from keys.steps.cooldowns import free_trials
-from keys.steps.statements import Statements
+from keys.steps.database import open_statements
 from keys.uuid7 import request_id_of
 
 logger = logging.getLogger("opensvm.recovery")
@@ -172,8 +172,7 @@ def replay(items: Sequence[Settlement], now: dt.datetime) -> list[Settlement]:
 def _settle_emptied(item: Settlement, now: dt.datetime) -> bool:
     logger.error("database refuses a row of a journal", extra={"event": "ledger.poison", "request": str(item.id)})
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            sql = Statements(connection, cursor)
+        with open_statements() as sql:
             sql.lock_pool()
             free_trials([item.id])
             settlement.settle_emptied(item, sql=sql, now=now)
@@ -209,8 +208,7 @@ def settle_worker(worker: UUID, now: dt.datetime, *, generations: Mapping[UUID, 
 
 
 def _settle(items: Sequence[Settlement], now: dt.datetime) -> None:
-    with transaction.atomic(), connection.cursor() as cursor:
-        sql = Statements(connection, cursor)
+    with open_statements() as sql:
         sql.lock_pool()
         free_trials(item.id for item in items)
         settlement.settle(items, sql=sql, now=now)

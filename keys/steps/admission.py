@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -15,13 +15,12 @@ from keys.model_names import alias_candidates, upstream_model, variant_of
 from keys.models import Cooldown, KeyState, OpenRouterKey
 from keys.selection import Candidate, Rotation
 from keys.steps.clean import clean_text
-from keys.steps.statements import Statements
+from keys.steps.statements import Row, Statements
 
 MESSAGES_SCOPE = "messages"
 MAX_RETRY_AFTER_SECONDS = 60
 MAX_MODEL_CHARS = 200  # of the columns that hold a model's name
 LAST_USED_STEP = dt.timedelta(minutes=1)
-_MARGIN = 16  # more candidates than a request may have tried before
 _RATE_CAUSES = frozenset({Cause.KEY_RATE_LIMITED})
 
 
@@ -65,9 +64,8 @@ class Admission:
     sql: Statements
     now: dt.datetime
     trial_seconds: float
-    worker: UUID
     turn: int
-    wanted: int  # how many selections the batch may make
+    wanted: int  # how many selections the batch may make, and keys that one of them may have to avoid
     _rotations: dict[str, Rotation] = field(default_factory=dict)
     _selected: dict[UUID, Candidate] = field(default_factory=dict)
     _shortages: dict[str, NoKey] = field(default_factory=dict)
@@ -95,12 +93,12 @@ class Admission:
             is_trial=candidate.is_due,
         )
 
-    def flush(self) -> None:
-        """Write what was selected; the next selection reads the keys anew."""
+    def flush(self, admitted: Sequence[Row] = ()) -> None:
+        """Write what was selected, and who is in flight with it; the next selection reads the keys anew."""
         selected = sorted(self._selected.values(), key=lambda candidate: candidate.key_id)
-        if selected:
-            self.sql.save_selections([(c.key_id, c.turn, c.times_selected) for c in selected], self.now)
-            self.sql.save_turn(self.turn)
+        if selected or admitted:
+            chosen = [(c.key_id, c.turn, c.times_selected) for c in selected]
+            self.sql.save_selections(self.turn, chosen, admitted, self.now)
         self._selected.clear()
         self._rotations.clear()
 
@@ -116,7 +114,7 @@ class Admission:
         return self._rotations[variant]
 
     def _read_rotation(self, variant: str) -> Rotation:
-        limit = self.wanted + _MARGIN
+        limit = self.wanted
         rows = self.sql.read_candidates(
             variant=variant,
             now=self.now,
@@ -221,3 +219,7 @@ def admit(item: Admit, *, doorman: Doorman, admission: Admission) -> Admitted | 
 def switch(item: Switch, *, admission: Admission) -> Selection | NoKey:
     """The next key for a request whose last try failed."""
     return admission.select(item.id, item.model_sent, item.tried)
+
+
+def most_tried(switches: Iterable[Switch]) -> int:
+    return max((len(item.tried) for item in switches), default=0)

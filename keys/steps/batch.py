@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from django.db import connection, transaction
-
 from keys.causes import BenchPolicy
 from keys.ledger_items import (
     Admit,
@@ -24,10 +22,11 @@ from keys.ledger_items import (
     Switch,
 )
 from keys.steps import cooldowns, settlement
-from keys.steps.admission import MAX_MODEL_CHARS, Admission, Doorman, KnownClient, admit, switch
+from keys.steps.admission import MAX_MODEL_CHARS, Admission, Doorman, admit, most_tried, switch
 from keys.steps.clean import clean_text
+from keys.steps.database import open_statements
 from keys.steps.identification import identify
-from keys.steps.statements import Statements
+from keys.steps.statements import Row, Statements
 
 logger = logging.getLogger("opensvm.ledger")
 
@@ -42,6 +41,41 @@ class BatchRules:
 
 
 @dataclass(slots=True)
+class _Asked:
+    """The items of a batch by their kind, with their places in it."""
+
+    settlements: list[Settlement] = field(default_factory=list)
+    outcomes: list[Settlement | PassTrial | Switch] = field(default_factory=list)  # may bench a key or free one
+    admits: list[tuple[int, Admit]] = field(default_factory=list)
+    switches: list[tuple[int, Switch]] = field(default_factory=list)
+    identifies: list[tuple[int, Identify]] = field(default_factory=list)
+
+    @classmethod
+    def sort(cls, items: Sequence[LaneItem]) -> _Asked:
+        asked = cls()
+        for index, item in enumerate(items):
+            match item:
+                case Settlement():
+                    asked.settlements.append(item)
+                    if item.failures or item.holds_trial or item.trial_passed:
+                        asked.outcomes.append(item)
+                case Admit():
+                    asked.admits.append((index, item))
+                case Switch():
+                    asked.outcomes.append(item)
+                    asked.switches.append((index, item))
+                case PassTrial():
+                    asked.outcomes.append(item)
+                case Identify():
+                    asked.identifies.append((index, item))
+        return asked
+
+    @property
+    def needs_pool(self) -> bool:
+        return bool(self.outcomes or self.admits or self.switches)
+
+
+@dataclass(slots=True)
 class Batch:
     """Items in, one result for each out. `after_commit` holds the log lines of what it did."""
 
@@ -53,40 +87,36 @@ class Batch:
 
     def run(self) -> list[LaneResult]:
         """One transaction; raises what the database raises, with nothing written."""
-        with transaction.atomic(), connection.cursor() as cursor:
-            self._run(Statements(connection, cursor))
+        with open_statements() as sql:
+            self._run(_Asked.sort(self.items), sql)
         for log in self.after_commit:
             log()
         return [self.results.get(index) for index in range(len(self.items))]
 
-    def _run(self, sql: Statements) -> None:
-        settlements = [item for item in self.items if isinstance(item, Settlement)]
+    def _run(self, asked: _Asked, sql: Statements) -> None:
+        settlements = asked.settlements
         if not settlements:
             sql.commit_without_waiting_for_disk()
-        if self._needs_pool():
+        if asked.needs_pool:
             turn = sql.lock_pool()
-            self._apply_outcomes(turn)
-            settlements += self._admit_and_switch(sql, turn)
-        self._identify(sql)
+            self._apply_outcomes(asked.outcomes, turn)
+            if asked.admits or asked.switches:
+                self._admit_and_switch(asked, sql, turn)
+                settlements = [*settlements, *self._settlements_without_key(asked.admits)]
+        if asked.identifies:
+            found = identify([item for _, item in asked.identifies], sql=sql, now=self.now)
+            self.results.update(zip((index for index, _ in asked.identifies), found, strict=True))
         for orphan in settlement.settle(settlements, sql=sql, now=self.now):
             self.after_commit.append(lambda orphan=orphan: _log_orphan(orphan))  # type: ignore[misc]
-        self._write_switched_attempts(sql)
+        # the attempts of requests that go on; those of settled ones were written with their row
+        settlement.write_attempts([(item.id, failed) for _, item in asked.switches for failed in item.failures], sql)
 
-    def _needs_pool(self) -> bool:
-        return any(_touches_keys(item) for item in self.items)
-
-    def _identify(self, sql: Statements) -> None:
-        asked = [(index, item) for index, item in enumerate(self.items) if isinstance(item, Identify)]
-        if asked:
-            found = identify([item for _, item in asked], sql=sql, now=self.now)
-            self.results.update(zip((index for index, _ in asked), found, strict=True))
-
-    def _apply_outcomes(self, turn: int) -> None:
+    def _apply_outcomes(self, outcomes: Sequence[Settlement | PassTrial | Switch], turn: int) -> None:
         """What trials and failed tries mean for the cooldowns, before anyone selects a key."""
-        for item in self.items:
+        for item in outcomes:
             if isinstance(item, PassTrial) or (isinstance(item, Settlement) and item.trial_passed):
                 cooldowns.pass_trial(item.id, self.now)
-            if isinstance(item, Settlement | Switch):
+            if not isinstance(item, PassTrial):
                 benched = cooldowns.apply_failures(
                     item.id, item.failures, turn=turn, policy=self.rules.policy, now=self.now
                 )
@@ -94,56 +124,52 @@ class Batch:
             if isinstance(item, Settlement) and item.holds_trial and not item.trial_passed:
                 cooldowns.free_trial(item.id)
 
-    def _admit_and_switch(self, sql: Statements, turn: int) -> list[Settlement]:
-        """Select keys for those who wait; answers the settlements of those who found none."""
-        asked = [(index, item) for index, item in enumerate(self.items) if isinstance(item, Admit)]
-        moving = [(index, item) for index, item in enumerate(self.items) if isinstance(item, Switch)]
-        if not asked and not moving:
-            return []
-        doorman = Doorman.read(sql, [item for _, item in asked]) if asked else Doorman({}, {})
+    def _admit_and_switch(self, asked: _Asked, sql: Statements, turn: int) -> None:
+        """Select keys for those who wait."""
+        doorman = Doorman.read(sql, [item for _, item in asked.admits]) if asked.admits else Doorman({}, {})
         admission = Admission(
             sql=sql,
             now=self.now,
             trial_seconds=self.rules.trial_seconds,
-            worker=self.rules.worker,
             turn=turn,
-            wanted=len(asked) + len(moving),
+            wanted=len(asked.admits) + len(asked.switches) + most_tried(item for _, item in asked.switches),
         )
-        for index, moved in moving:
+        for index, moved in asked.switches:
             self.results[index] = switch(moved, admission=admission)
-        for index, item in asked:
+        for index, item in asked.admits:
             self.results[index] = admit(item, doorman=doorman, admission=admission)
-        admission.flush()
-        self._write_in_flight(sql, asked, moving)
-        doorman.touch(sql, self._admitted_clients(asked, doorman), self.now)
-        return self._settlements_without_key(asked)
+        self._move_in_flight(sql, asked.switches)
+        admission.flush(self._in_flight_rows(sql, asked.admits))
+        used = [
+            doorman.clients[item.client_digest] for n, item in asked.admits if isinstance(self.results[n], Admitted)
+        ]
+        doorman.touch(sql, used, self.now)
 
-    def _write_in_flight(
-        self, sql: Statements, asked: Sequence[tuple[int, Admit]], moving: Sequence[tuple[int, Switch]]
-    ) -> None:
+    def _move_in_flight(self, sql: Statements, switches: Sequence[tuple[int, Switch]]) -> None:
         moved = [
-            (item.id, selection.key_id)
-            for index, item in moving
-            if isinstance(selection := self.results[index], Selection)
+            (item.id, found.key_id) for index, item in switches if isinstance(found := self.results[index], Selection)
         ]
         if moved:
-            sql.lock_in_flight([row for row, _ in moved])
-            sql.move_in_flight(moved)
-        sql.insert_in_flight(
-            [
-                (item.id, found.client_id, found.selection.key_id, model, self.rules.worker, self.now)
-                for index, item in asked
-                if isinstance(found := self.results[index], Admitted)
-                for model in [clean_text(found.model_sent, MAX_MODEL_CHARS)]
-            ]
-        )
+            sql.move_in_flight(sorted(moved))
 
-    def _admitted_clients(self, asked: Sequence[tuple[int, Admit]], doorman: Doorman) -> list[KnownClient]:
+    def _in_flight_rows(self, sql: Statements, admits: Sequence[tuple[int, Admit]]) -> list[Row]:
+        worker, started_at = self.rules.worker.hex, sql.stamp(self.now)
         return [
-            doorman.clients[item.client_digest] for index, item in asked if isinstance(self.results[index], Admitted)
+            (
+                item.id.hex,
+                found.client_id.hex,
+                found.selection.key_id.hex,
+                clean_text(found.model_sent, MAX_MODEL_CHARS),
+                0,
+                worker,
+                started_at,
+            )
+            for index, item in admits
+            if isinstance(found := self.results[index], Admitted)
         ]
 
-    def _settlements_without_key(self, asked: Sequence[tuple[int, Admit]]) -> list[Settlement]:
+    def _settlements_without_key(self, admits: Sequence[tuple[int, Admit]]) -> list[Settlement]:
+        """Of those who found none."""
         return [
             settlement.settlement_without_key(
                 item,
@@ -152,22 +178,9 @@ class Batch:
                 error_type="rate_limit_error" if shortage.is_rate_limited else "overloaded_error",
                 now=self.now,
             )
-            for index, item in asked
+            for index, item in admits
             if isinstance(shortage := self.results[index], NoKey)
         ]
-
-    def _write_switched_attempts(self, sql: Statements) -> None:
-        """The attempts of requests that go on; those of settled ones are written with their row."""
-        settlement.write_attempts(
-            [(item.id, failed) for item in self.items if isinstance(item, Switch) for failed in item.failures], sql
-        )
-
-
-def _touches_keys(item: LaneItem) -> bool:
-    """Whether a key is selected for it, or what it says may bench or free one."""
-    if isinstance(item, Settlement):
-        return bool(item.failures) or item.holds_trial or item.trial_passed
-    return not isinstance(item, Identify)
 
 
 def _log_orphan(request_id: UUID) -> None:

@@ -12,14 +12,13 @@ import datetime as dt
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from keys.causes import Cause
 from keys.ledger_items import Admit, Admitted, Caller, FailedTry, NoKey, Settlement, Tokens
 from keys.models import CostInquiry, CostSource, RequestLog
 from keys.steps.clean import clean_text
-from keys.steps.statements import Statements
+from keys.steps.statements import Row, Statements
 
 logger = logging.getLogger("opensvm.ledger")
 
@@ -43,30 +42,26 @@ class _Known:
 
 def settle(items: Sequence[Settlement], *, sql: Statements, now: dt.datetime) -> list[UUID]:
     """Settle each once; answers the ids of tries that had neither an InFlight nor a ledger row."""
-    if not items:
-        return []
-    ids = [item.id for item in items]
-    in_flight = sql.lock_in_flight(ids)
-    known = _known_rows([row for row in ids if row not in in_flight])
-    orphans = []
-    fresh: dict[UUID, Settlement] = {}
+    fresh: dict[str, Settlement] = {}
     repeats = []
     for item in items:
-        if item.id in known or item.id in fresh:
-            if item.id in fresh or known[item.id].can_be_improved_by(item):
-                repeats.append(item)
-        else:
-            fresh[item.id] = item
-            if item.id not in in_flight and item.attempts:  # without a try it need not have been in flight
-                orphans.append(item.id)
-    if sql.insert_ledger([ledger_row(item, sql, now) for item in fresh.values()]) < len(fresh):
-        repeats = [*fresh.values(), *repeats]  # some were in flight again after they had been settled as lost
+        if fresh.setdefault(item.id.hex, item) is not item:
+            repeats.append(item)
+    if not fresh:
+        return []
+    found = sql.settle_rows(list(fresh), ledger_rows(fresh.values(), sql, now))
     write_attempts([(item.id, failed) for item in items for failed in item.failures], sql)
+    if len(found.inserted) < len(fresh):  # repeats, or in flight again after they had been settled as lost
+        repeats = [*_improving([item for row, item in fresh.items() if row not in found.inserted]), *repeats]
     for item in repeats:  # after the rows that they improve
         improve(item, now)
-    if in_flight:
-        sql.delete_in_flight(sorted(in_flight))
-    return orphans
+    if len(found.in_flight) == len(fresh):
+        return []
+    return [
+        item.id
+        for row, item in fresh.items()  # without a try it need not have been in flight
+        if item.attempts and row in found.inserted and row not in found.in_flight
+    ]
 
 
 def improve(item: Settlement, now: dt.datetime) -> bool:
@@ -147,42 +142,48 @@ def write_attempts(failures: Iterable[tuple[UUID, FailedTry]], sql: Statements) 
         sql.insert_attempts(rows)
 
 
-def ledger_row(item: Settlement, sql: Statements, now: dt.datetime, *, is_flagged: bool = False) -> tuple[Any, ...]:
-    """The values of one ledger row, in the order of the ledger's columns."""
-    return (
-        sql.uuid(item.id),
-        sql.uuid(item.client_id),
-        sql.uuid(item.key_id),
-        clean_text(item.model_asked, 200),
-        clean_text(item.model_sent, 200),
-        item.status,
-        item.error_type,
-        item.cause,
-        item.attempts,
-        item.stream,
-        item.tokens.input,
-        item.tokens.output,
-        item.tokens.cache_read,
-        item.tokens.cache_write,
-        item.cost_nano,
-        item.cost_source,
-        item.latency_ms,
-        item.first_token_ms,
-        clean_text(item.generation_id, 100),
-        item.request_id,
-        clean_text(item.caller.client_ip, 45),
-        clean_text(item.caller.user_agent, 300),
-        clean_text(item.caller.session_id, 256),
-        is_flagged,
-        sql.stamp(item.created_at),
-        sql.stamp(now),
-    )
+def ledger_rows(
+    items: Iterable[Settlement], sql: Statements, now: dt.datetime, *, is_flagged: bool = False
+) -> list[Row]:
+    """The values of ledger rows, in the order of `LEDGER_COLUMNS`."""
+    recorded_at = sql.stamp(now)
+    return [
+        (
+            item.id.hex,
+            item.client_id.hex,
+            item.key_id.hex if item.key_id is not None else None,
+            clean_text(item.model_asked, 200),
+            clean_text(item.model_sent, 200),
+            item.status,
+            item.error_type,
+            item.cause,
+            item.attempts,
+            item.stream,
+            tokens.input,
+            tokens.output,
+            tokens.cache_read,
+            tokens.cache_write,
+            item.cost_nano,
+            item.cost_source,
+            item.latency_ms,
+            item.first_token_ms,
+            clean_text(item.generation_id, 100),
+            item.request_id,
+            clean_text(caller.client_ip, 45),
+            clean_text(caller.user_agent, 300),
+            clean_text(caller.session_id, 256),
+            is_flagged,
+            sql.stamp(item.created_at),
+            recorded_at,
+        )
+        for item in items
+        for tokens, caller in ((item.tokens, item.caller),)
+    ]
 
 
 def settle_emptied(item: Settlement, *, sql: Statements, now: dt.datetime) -> None:
     """For a row that the database refuses. It is flagged."""
-    sql.insert_ledger([ledger_row(emptied(item), sql, now, is_flagged=True)])
-    sql.delete_in_flight([item.id])
+    sql.settle_rows([item.id.hex], ledger_rows([emptied(item)], sql, now, is_flagged=True))
 
 
 def emptied(item: Settlement) -> Settlement:
@@ -251,8 +252,8 @@ def _never_asked(
     )
 
 
-def _known_rows(ids: Sequence[UUID]) -> dict[UUID, _Known]:
-    if not ids:
-        return {}
-    rows = RequestLog.objects.filter(pk__in=ids).values_list("pk", "cause", "cost_source", "generation_id")
-    return {row: _Known(*known) for row, *known in rows}
+def _improving(items: Sequence[Settlement]) -> list[Settlement]:
+    """Those whose rows know less than they do."""
+    rows = RequestLog.objects.filter(pk__in=[item.id for item in items])
+    known = {row: _Known(*had) for row, *had in rows.values_list("pk", "cause", "cost_source", "generation_id")}
+    return [item for item in items if item.id in known and known[item.id].can_be_improved_by(item)]

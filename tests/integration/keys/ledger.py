@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from django.db import connection
 from django.utils import timezone
 
 from keys.causes import BenchPolicy, Cause, Failure
@@ -83,3 +86,16 @@ def switch(item: Admit, admitted: Admitted, cause: Cause, *, tried: int = 1, **f
 def run(*items: Any, now: dt.datetime | None = None, rules: BatchRules = RULES) -> list[Any]:
     """One batch in this thread."""
     return Batch(items, rules, now or timezone.now()).run()
+
+
+@contextmanager
+def recorded_statements() -> Iterator[list[str]]:
+    """What this thread's connection is asked, by the ORM and by the lane's own statements."""
+    texts: list[str] = []
+
+    def note(execute: Any, text: str, *arguments: Any) -> Any:
+        texts.append(text)
+        return execute(text, *arguments)
+
+    with connection.execute_wrapper(note):
+        yield texts

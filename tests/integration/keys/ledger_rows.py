@@ -7,7 +7,6 @@ import datetime as dt
 import uuid
 from typing import Any
 
-from django.db import connection, transaction
 from django.utils import timezone
 
 from keys.ledger_items import Caller, Settlement, Tokens
@@ -16,7 +15,7 @@ from keys.sealing import Sealed
 from keys.services.audit import COMMAND_LINE
 from keys.services.keys import add_key
 from keys.steps import settlement
-from keys.steps.statements import Statements
+from keys.steps.database import open_statements
 
 CLIENT = uuid.uuid4()
 KEY = uuid.uuid4()
@@ -81,8 +80,8 @@ def settlement_of(request: uuid.UUID, **changes: Any) -> Settlement:
 
 def settle(*items: Settlement, now: dt.datetime | None = None) -> list[uuid.UUID]:
     """As the lane does it."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        return settlement.settle(items, sql=Statements(connection, cursor), now=now or timezone.now())
+    with open_statements() as sql:
+        return settlement.settle(items, sql=sql, now=now or timezone.now())
 
 
 def pool_key(text: str, **columns: Any) -> uuid.UUID:

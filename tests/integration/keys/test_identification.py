@@ -5,15 +5,13 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from django.db import connection
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from keys.ledger_items import Admitted, Denied, Identify, Known, LaneResult
 from keys.models import Client, InFlight, ModelAlias, ModelPrice, Pool, RequestLog
 from keys.services.clients import revoke_client
 from keys.uuid7 import new_request_uuid
-from tests.integration.keys.ledger import ALICE, add_client, add_keys, admit, run
+from tests.integration.keys.ledger import ALICE, add_client, add_keys, admit, recorded_statements, run
 
 pytestmark = pytest.mark.django_db
 
@@ -61,10 +59,10 @@ def test_the_upstream_name_of_a_model_is_told() -> None:
 def test_many_cost_as_many_statements_as_one() -> None:
     digest, _ = add_client()
     items = [Identify(new_request_uuid(), digest, wants_models=True) for _ in range(50)]
-    with CaptureQueriesContext(connection) as queries:
+    with recorded_statements() as texts:
         results = run(*items)
     assert all(isinstance(result, Known) for result in results)
-    selects = [query["sql"] for query in queries if query["sql"].startswith("SELECT")]
+    selects = [text for text in texts if text.startswith("SELECT")]
     assert len(selects) == 3  # clients, catalogue, aliases
 
 

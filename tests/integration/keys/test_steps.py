@@ -8,8 +8,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from django.db import connection
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from keys.causes import Cause
@@ -36,6 +34,7 @@ from tests.integration.keys.ledger import (
     add_keys,
     admit,
     failed_try,
+    recorded_statements,
     run,
     settlement,
     switch,
@@ -60,11 +59,9 @@ def admit_one(digest: str, **fields: Any) -> tuple[Admit, Admitted]:
 
 
 def statements(*items: Any) -> int:
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
+    with recorded_statements() as texts:
         run(*items)
-    return len([query for query in queries.captured_queries if "SAVEPOINT" not in query["sql"]])
+    return len([text for text in texts if "SAVEPOINT" not in text])
 
 
 # -- ADMIT -----------------------------------------------------------------------------------------------------------

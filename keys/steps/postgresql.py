@@ -1,0 +1,163 @@
+"""The batch statements on PostgreSQL: many rows as one JSON text, several writes as one statement.
+
+A round trip costs more than what it asks for. So the rows of a batch are one parameter, and what is read or written
+together is one statement; `BEGIN` goes with the first. The texts never change, so that the server keeps their plans.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from keys.steps.statements import (
+    ATTEMPT_COLUMNS,
+    CLIENT_COLUMNS,
+    IN_FLIGHT_COLUMNS,
+    LEDGER_COLUMNS,
+    Row,
+    Settled,
+    Statements,
+    candidate_texts,
+)
+
+_TYPES = {
+    **dict.fromkeys(("id", "client_id", "key_id", "worker"), "uuid"),
+    **dict.fromkeys(("created_at", "recorded_at", "started_at"), "timestamptz"),
+    **dict.fromkeys(("stream", "flagged"), "boolean"),
+    **dict.fromkeys(("n", "status", "attempts"), "smallint"),
+    **dict.fromkeys(("latency_ms", "first_token_ms", "duration_ms"), "integer"),
+    **dict.fromkeys(("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"), "bigint"),
+    **dict.fromkeys(("cost_nano", "reserved_nano"), "bigint"),
+}
+
+
+def _rows_of(columns: Sequence[str], types: Mapping[str, str] = _TYPES) -> str:
+    """A query that reads one JSON parameter, a list of lists, as rows of `columns`."""
+    fields = (f"(r->>{n})::{types[name]}" if name in types else f"r->>{n}" for n, name in enumerate(columns))
+    return f"SELECT {', '.join(fields)} FROM jsonb_array_elements(%s::jsonb) r"  # noqa: S608 - constants
+
+
+def _insert(table: str, columns: Sequence[str], types: Mapping[str, str] = _TYPES) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) {_rows_of(columns, types)}"
+
+
+_COLUMNS, _CONDITIONS, _ORDER = candidate_texts("%s")
+_CANDIDATES = (
+    f"SELECT {_COLUMNS} FROM keys_openrouterkey k WHERE k.state = 'active' AND k.id IN "  # noqa: S608 - constants
+    f"(SELECT k.id FROM keys_openrouterkey k WHERE {_CONDITIONS} {_ORDER}) ORDER BY k.id FOR NO KEY UPDATE"
+)
+_IDS = "string_to_array(%s, ',')::uuid[]"
+_TOUCH = (
+    "UPDATE keys_client SET last_used_at = %s WHERE id IN (SELECT id FROM keys_client "  # noqa: S608 - constants
+    f"WHERE id = ANY({_IDS}) ORDER BY id FOR NO KEY UPDATE)"
+)
+_SAVE_SELECTIONS = (
+    "WITH counted AS (UPDATE keys_pool SET turn = %s WHERE id = 1), "  # noqa: S608 - constants
+    f"begun AS ({_insert('keys_inflight', IN_FLIGHT_COLUMNS)} ON CONFLICT (id) DO UPDATE SET key_id = excluded.key_id) "
+    "UPDATE keys_openrouterkey k SET turn = chosen.turn, selections = selections + chosen.times, "
+    "last_selected_at = %s FROM (SELECT (r->>0)::uuid AS id, (r->>1)::bigint AS turn, (r->>2)::bigint AS times "
+    "FROM jsonb_array_elements(%s::jsonb) r) AS chosen WHERE k.id = chosen.id"
+)
+_SETTLE = (
+    "WITH gone AS (DELETE FROM keys_inflight WHERE id IN (SELECT id FROM keys_inflight "  # noqa: S608 - constants
+    f"WHERE id = ANY({_IDS}) ORDER BY id FOR UPDATE) RETURNING id), "
+    f"fresh AS ({_insert('keys_requestlog', LEDGER_COLUMNS)} ON CONFLICT (id) DO NOTHING RETURNING id) "
+    "SELECT (SELECT string_agg(encode(uuid_send(id), 'hex'), ',') FROM gone), "
+    "(SELECT string_agg(encode(uuid_send(id), 'hex'), ',') FROM fresh)"
+)
+_ATTEMPT_TYPES = _TYPES | {"request_id": "uuid"}  # in the ledger it is a text
+_ATTEMPTS = f"{_insert('keys_attempt', ATTEMPT_COLUMNS, _ATTEMPT_TYPES)} ON CONFLICT (request_id, n) DO NOTHING"
+_MOVE = (
+    f"WITH held AS (SELECT id FROM keys_inflight WHERE id = ANY({_IDS}) ORDER BY id FOR NO KEY UPDATE) "  # noqa: S608
+    "UPDATE keys_inflight i SET key_id = moved.key_id FROM (SELECT (r->>0)::uuid AS id, (r->>1)::uuid AS key_id "
+    "FROM jsonb_array_elements(%s::jsonb) r) AS moved WHERE i.id = moved.id AND i.id IN (SELECT id FROM held)"
+)
+_LATER = "SET LOCAL synchronous_commit = off"
+
+
+class PostgresStatements(Statements):
+    def __init__(self, connection: BaseDatabaseWrapper, cursor: psycopg.Cursor[Any]) -> None:
+        super().__init__(connection, cursor)
+        self._first: str | None = None  # a statement that goes along with the next
+
+    def stamp(self, value: dt.datetime) -> str:
+        return value.isoformat()
+
+    def _ask(self, text: str, params: Sequence[Any], many: bool, context: dict[str, Any]) -> None:
+        raw: psycopg.Connection[Any] = self._connection.connection
+        if self._first is None and raw.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            self._cursor.execute(text, params)
+            return
+        with raw.pipeline():  # BEGIN is not waited for
+            if self._first:
+                psycopg.Cursor(raw).execute(self._first)
+            self._cursor.execute(text, params)
+        self._first = None
+
+    # -- admission ---------------------------------------------------------------------------------------------------
+    def commit_without_waiting_for_disk(self) -> None:
+        self._first = _LATER
+
+    def lock_pool(self) -> int:
+        return int(self._rows("SELECT turn FROM keys_pool WHERE id = 1 FOR NO KEY UPDATE")[0][0])
+
+    def save_turn(self, turn: int) -> None:
+        self._execute("UPDATE keys_pool SET turn = %s WHERE id = 1", [turn])
+
+    def read_clients(self, digests: Sequence[str]) -> list[Row]:
+        text = f"SELECT {CLIENT_COLUMNS} FROM keys_client WHERE digest = ANY(string_to_array(%s, ','))"  # noqa: S608
+        return self._rows(text, [",".join(digests)])
+
+    def read_aliases(self, names: Sequence[str]) -> dict[str, str]:
+        return dict(self._rows("SELECT name, target FROM keys_modelalias WHERE name = ANY(%s)", [list(names)]))
+
+    def touch_clients(self, client_ids: Sequence[UUID], now: dt.datetime) -> None:
+        self._execute(_TOUCH, [self.stamp(now), _joined(client_ids)])
+
+    def _read_candidates(self, params: Sequence[Any]) -> list[Row]:
+        rows = self._rows(_CANDIDATES, params)
+        rows.sort(key=lambda row: (row[5], row[6], row[8], row[0]))
+        return rows
+
+    def read_due_cooldowns(self, key_id: UUID, account_id: UUID | None, variant: str) -> list[Row]:
+        return self._rows(
+            "SELECT id, account_id, pattern FROM keys_cooldown WHERE cleared_at IS NULL "
+            "AND (key_id = %s OR account_id = %s) AND pattern IN ('', %s)",
+            [self.uuid(key_id), self.uuid(account_id), variant],
+        )
+
+    def begin_trial(self, cooldown_ids: Sequence[int], trial: UUID, now: dt.datetime) -> None:
+        text = "UPDATE keys_cooldown SET trial = %s, trial_at = %s WHERE id = ANY(%s)"
+        self._execute(text, [trial.hex, self.stamp(now), list(cooldown_ids)])
+
+    def save_selections(
+        self, turn: int, selected: Sequence[tuple[UUID, int, int]], admitted: Sequence[Row], now: dt.datetime
+    ) -> None:
+        keys = json.dumps([(key.hex, its_turn, times) for key, its_turn, times in selected])
+        self._execute(_SAVE_SELECTIONS, [turn, json.dumps(admitted), self.stamp(now), keys])
+
+    # -- in flight and ledger ----------------------------------------------------------------------------------------
+    def move_in_flight(self, moved: Sequence[tuple[UUID, UUID]]) -> None:
+        rows = json.dumps([(request.hex, key.hex) for request, key in moved])
+        self._execute(_MOVE, [_joined([request for request, _ in moved]), rows])
+
+    def settle_rows(self, ids: Sequence[str], rows: Sequence[Row]) -> Settled:
+        ((in_flight, inserted),) = self._rows(_SETTLE, [",".join(ids), json.dumps(rows)])
+        return Settled(_split(in_flight), _split(inserted))
+
+    def insert_attempts(self, rows: Sequence[Row]) -> None:
+        self._execute(_ATTEMPTS, [json.dumps(rows)])
+
+
+def _joined(ids: Sequence[UUID]) -> str:
+    return ",".join(each.hex for each in ids)
+
+
+def _split(ids: str | None) -> set[str]:
+    return set(ids.split(",")) if ids else set()

@@ -1,0 +1,166 @@
+"""The batch statements on SQLite: many rows as one list of VALUES.
+
+Each step of a statement gives the interpreter's lock away, and a busy event loop takes up to 5 ms to give it back: so
+a statement has as few steps as can be. Lists are filled up with NULL to a power of two, so that the few texts there
+are stay compiled in the connection's cache. Nobody else writes between `BEGIN IMMEDIATE` and `COMMIT`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from keys.steps.statements import (
+    ATTEMPT_COLUMNS,
+    CLIENT_COLUMNS,
+    IN_FLIGHT_COLUMNS,
+    LEDGER_COLUMNS,
+    Row,
+    Settled,
+    Statements,
+    candidate_texts,
+)
+
+_MOST_ROWS = 256  # in one statement; 26 values each are below SQLite's limit of 32,766
+_COLUMNS, _CONDITIONS, _ORDER = candidate_texts("?")
+_CANDIDATES = f"SELECT {_COLUMNS} FROM keys_openrouterkey k WHERE {_CONDITIONS} {_ORDER}"  # noqa: S608 - constants
+_SAVE_TURN = "UPDATE keys_pool SET turn = ? WHERE id = 1"
+
+
+class SqliteStatements(Statements):
+    def stamp(self, value: dt.datetime) -> str:
+        """Naive UTC."""
+        return str(value.astimezone(dt.UTC).replace(tzinfo=None))
+
+    # -- admission ---------------------------------------------------------------------------------------------------
+    def lock_pool(self) -> int:
+        return int(self._rows("SELECT turn FROM keys_pool WHERE id = 1")[0][0])
+
+    def save_turn(self, turn: int) -> None:
+        self._execute(_SAVE_TURN, [turn])
+
+    def read_clients(self, digests: Sequence[str]) -> list[Row]:
+        text = f"SELECT {CLIENT_COLUMNS} FROM keys_client WHERE digest IN "  # noqa: S608 - a constant
+        return self._rows(text + _marks(_size(len(digests))), _filled(digests))
+
+    def read_aliases(self, names: Sequence[str]) -> dict[str, str]:
+        text = "SELECT name, target FROM keys_modelalias WHERE name IN "
+        return dict(self._rows(text + _marks(_size(len(names))), _filled(names)))
+
+    def touch_clients(self, client_ids: Sequence[UUID], now: dt.datetime) -> None:
+        ids = [client.hex for client in client_ids]
+        text = "UPDATE keys_client SET last_used_at = ? WHERE id IN "
+        self._execute(text + _marks(_size(len(ids))), [self.stamp(now), *_filled(ids)])
+
+    def _read_candidates(self, params: Sequence[Any]) -> list[Row]:
+        return self._rows(_CANDIDATES, params)
+
+    def read_due_cooldowns(self, key_id: UUID, account_id: UUID | None, variant: str) -> list[Row]:
+        return self._rows(
+            "SELECT id, account_id, pattern FROM keys_cooldown WHERE cleared_at IS NULL "
+            "AND (key_id = ? OR account_id = ?) AND pattern IN ('', ?)",
+            [self.uuid(key_id), self.uuid(account_id), variant],
+        )
+
+    def begin_trial(self, cooldown_ids: Sequence[int], trial: UUID, now: dt.datetime) -> None:
+        text = "UPDATE keys_cooldown SET trial = ?, trial_at = ? WHERE id IN "
+        params = [trial.hex, self.stamp(now), *_filled(cooldown_ids)]
+        self._execute(text + _marks(_size(len(cooldown_ids))), params)
+
+    def save_selections(
+        self, turn: int, selected: Sequence[tuple[UUID, int, int]], admitted: Sequence[Row], now: dt.datetime
+    ) -> None:
+        if selected:
+            self._execute(_SAVE_TURN, [turn])
+            rows = [(key.hex, its_turn, times) for key, its_turn, times in selected]
+            self._execute(_save_keys(_size(len(rows))), [self.stamp(now), *_flat(rows)])
+        if admitted:
+            self._execute(_insert("keys_inflight", IN_FLIGHT_COLUMNS, _IN_FLIGHT_AGAIN, len(admitted)), _flat(admitted))
+
+    # -- in flight and ledger ----------------------------------------------------------------------------------------
+    def move_in_flight(self, moved: Sequence[tuple[UUID, UUID]]) -> None:
+        """One statement for each."""
+        for request, key in moved:
+            self._execute("UPDATE keys_inflight SET key_id = ? WHERE id = ?", [key.hex, request.hex])
+
+    def settle_rows(self, ids: Sequence[str], rows: Sequence[Row]) -> Settled:
+        size = _size(len(ids))
+        ((in_flight, known),) = self._rows(_state(size), _filled(ids))
+        settled = Settled(_split(in_flight), {row[0] for row in rows} - _split(known))
+        if new := [row for row in rows if row[0] in settled.inserted]:
+            self._insert_all("keys_requestlog", LEDGER_COLUMNS, "(id) DO NOTHING", new)
+        if settled.in_flight:
+            text = "DELETE FROM keys_inflight WHERE id IN "
+            self._execute(text + _marks(size), _filled(ids))
+        return settled
+
+    def insert_attempts(self, rows: Sequence[Row]) -> None:
+        self._insert_all("keys_attempt", ATTEMPT_COLUMNS, "(request_id, n) DO NOTHING", rows)
+
+    def _insert_all(self, table: str, columns: tuple[str, ...], conflict: str, rows: Sequence[Row]) -> None:
+        for start in range(0, len(rows), _MOST_ROWS):
+            some = rows[start : start + _MOST_ROWS]
+            self._execute(_insert(table, columns, conflict, len(some)), _flat(some))
+
+
+_IN_FLIGHT_AGAIN = "(id) DO UPDATE SET key_id = excluded.key_id"
+
+
+def _size(count: int) -> int:
+    """The next power of two."""
+    return 1 << max(count - 1, 0).bit_length()
+
+
+def _filled(values: Sequence[Any]) -> list[Any]:
+    return [*values, *itertools.repeat(None, _size(len(values)) - len(values))]
+
+
+def _flat(rows: Sequence[Row]) -> list[Any]:
+    missing = (_size(len(rows)) - len(rows)) * len(rows[0])
+    return [*itertools.chain.from_iterable(rows), *itertools.repeat(None, missing)]
+
+
+def _split(ids: str | None) -> set[str]:
+    return set(ids.split(",")) if ids else set()
+
+
+@functools.lru_cache
+def _marks(size: int) -> str:
+    return f"({', '.join(['?'] * size)})"
+
+
+def _insert(table: str, columns: tuple[str, ...], conflict: str, count: int) -> str:
+    return _insert_text(table, columns, conflict, _size(count))
+
+
+@functools.lru_cache
+def _insert_text(table: str, columns: tuple[str, ...], conflict: str, size: int) -> str:
+    """The first column of a row is never NULL: what is, only fills the list up."""
+    values = ", ".join([_marks(len(columns))] * size)
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM (VALUES {values}) "  # noqa: S608 - constants
+        f"WHERE column1 IS NOT NULL ON CONFLICT {conflict}"
+    )
+
+
+@functools.lru_cache
+def _save_keys(size: int) -> str:
+    return (
+        "UPDATE keys_openrouterkey SET turn = chosen.column2, selections = selections + chosen.column3, "  # noqa: S608
+        f"last_selected_at = ? FROM (VALUES {', '.join(['(?, ?, ?)'] * size)}) AS chosen "
+        "WHERE keys_openrouterkey.id = chosen.column1"
+    )
+
+
+@functools.lru_cache
+def _state(size: int) -> str:
+    """Which of the ids are in flight, and which are in the ledger."""
+    ids = ", ".join(f"?{n}" for n in range(1, size + 1))
+    return (
+        f"SELECT (SELECT group_concat(id) FROM keys_inflight WHERE id IN ({ids})), "  # noqa: S608 - constants
+        f"(SELECT group_concat(id) FROM keys_requestlog WHERE id IN ({ids}))"
+    )
