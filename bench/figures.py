@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from bench.rounds import Sample
+from bench.rounds import Kind, Sample
 
-Key = tuple[str, str, int]  # target, kind, connections
+Key = tuple[str, Kind, int]  # target, kind, connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,14 @@ class Figure:
     p99_ms: float
     cpu_us: float
     database_cpu_us: float | None
+    foreign_share: float
+    load_share: float
+    reopened: int  # connections to upstream that a reused one would have spared, in all rounds
     rounds: int
+
+    @property
+    def spread_percent(self) -> float:
+        return self.spread * 100
 
 
 Figures = Mapping[Key, Figure]
@@ -45,11 +52,14 @@ def _figure(group: list[Sample]) -> Figure:
         p99_ms=median(sample.p99_ms for sample in group),
         cpu_us=median(sample.cpu_us for sample in group),
         database_cpu_us=median(database) if database else None,
+        foreign_share=median(sample.foreign_share for sample in group),
+        load_share=median(sample.load_share for sample in group),
+        reopened=sum(sample.reopened for sample in group),
         rounds=len(group),
     )
 
 
-def ratio(figures: Figures, target: str, base: str, kind: str, connections: int) -> float | None:
+def ratio(figures: Figures, target: str, base: str, kind: Kind, connections: int) -> float | None:
     """How many times the rate of `base` the target reaches; None when one of them was not measured."""
     ours, theirs = figures.get((target, kind, connections)), figures.get((base, kind, connections))
     return ours.per_second / theirs.per_second if ours and theirs and theirs.per_second else None

@@ -38,6 +38,7 @@ class Order:
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     streams: bool = False
+    keys_file: Path | None = None  # client keys, one a line, used in turn; instead of the one in `headers`
 
     @property
     def body(self) -> str:
@@ -69,15 +70,15 @@ def require_wrk() -> None:
         raise BenchError("The load is made by wrk, which is not here: apt install wrk, or brew install wrk.")
 
 
-def run(order: Order, *, connections: int, seconds: float) -> Load:
-    """Closed loop: each connection asks again as soon as it is answered. Raises BenchError."""
-    command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds:g}s", "--latency"]
+def run(order: Order, *, connections: int, seconds: int) -> Load:
+    """Each connection asks again as soon as it is answered. wrk knows whole seconds only. Raises BenchError."""
+    command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s", "--latency"]
     command += ["--timeout", "20s", "--script", str(SCRIPT)]
     for name, value in order.all_headers.items():
         command += ["--header", f"{name}: {value}"]
     done = subprocess.run(  # noqa: S603  # our own command, no shell
         [*command, order.url],
-        env={**os.environ, "BENCH_BODY": order.body},
+        env={**os.environ, "BENCH_BODY": order.body, "BENCH_KEYS": str(order.keys_file or "")},
         capture_output=True,
         text=True,
         timeout=seconds + _END_SECONDS,

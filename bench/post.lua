@@ -2,6 +2,17 @@
 wrk.method = "POST"
 wrk.body = os.getenv("BENCH_BODY")
 
+local keys = os.getenv("BENCH_KEYS") -- a file of client keys, used in turn
+if keys and keys ~= "" then
+  local all, n = {}, 0
+  for key in io.lines(keys) do all[#all + 1] = key end
+  request = function()
+    n = n % #all + 1
+    wrk.headers["x-api-key"] = all[n]
+    return wrk.format()
+  end
+end
+
 done = function(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format(

@@ -2,31 +2,162 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from bench.figures import Figures, ratio
-from bench.rounds import REQUESTS
-from bench.table import number, render
-from bench.targets import RELAY
+from bench import criteria
+from bench.criteria import UPSTREAM_TIMES, added_ms, upstream_times
+from bench.figures import Figure, Figures, ratio, summarize
+from bench.results import MemoryPoint, Results, TargetFacts
+from bench.rounds import Kind
+from bench.table import megabytes, number, render
+from bench.targets import DIRECT, RELAY
 
-
-def requests_table(figures: Figures, connections: Sequence[int]) -> str:
-    """Rates, their part of the bare relay's, and CPU, for each number of connections."""
-    names = list(dict.fromkeys(target for target, kind, _ in figures if kind == REQUESTS))
-    heads = ["connections", *(f"{n}" for n in connections for _ in range(4))]
-    kinds = ["", *(["req/s", "x relay", "µs CPU", "µs db"] * len(connections))]
-    rows = [[name, *(cell for n in connections for cell in _cells(figures, name, n))] for name in names]
-    return render("Requests", heads, [kinds, *rows])
+_BUSY = 0.05  # of the server's core, taken by others: what is above makes figures too low
+_FULL = 0.95  # of the load's core
 
 
-def _cells(figures: Figures, name: str, connections: int) -> list[str]:
-    figure = figures.get((name, REQUESTS, connections))
-    if figure is None:
-        return ["-"] * 4
-    part = ratio(figures, name, RELAY, REQUESTS, connections)
-    return [
-        number(figure.per_second),
-        number(part, 2),
-        number(figure.cpu_us),
-        number(figure.database_cpu_us),
+def render_all(results: Results) -> str:
+    figures = summarize(results.samples)
+    parts = [_heading(results)]
+    if figures:
+        parts += [requests_table(figures), latency_table(figures, results.fsync_ms)]
+        parts += [cost_table(figures, results.targets), streams_table(figures), process_table(results.targets)]
+    parts += [memory_table(results.memory), scale_table(summarize(results.scale)), criteria_table(results)]
+    return "\n\n".join(part for part in [*parts, "\n".join(warnings(results))] if part)
+
+
+def _heading(results: Results) -> str:
+    lines = [f"{name}: {value}" for name, value in {**results.machine, **results.method}.items()]
+    return "\n".join([*lines, *(f"missing: {name}: {why}" for name, why in results.missing.items())])
+
+
+def requests_table(figures: Figures) -> str:
+    numbers = _connections(figures, Kind.REQUESTS)
+    heads = ["", *(head for n in numbers for head in (f"{n} conn.", "x relay", "spread"))]
+    rows = []
+    for name in _names(figures, Kind.REQUESTS):
+        cells = []
+        for n in numbers:
+            figure = figures.get((name, Kind.REQUESTS, n))
+            part = ratio(figures, name, RELAY, Kind.REQUESTS, n)
+            cells += [_value(figure, "per_second"), number(part, 2), _value(figure, "spread_percent") + " %"]
+        rows.append([name, *cells])
+    return render("Requests per second, and how many times those of the bare relay", heads, rows)
+
+
+def latency_table(figures: Figures, fsync_ms: float) -> str:
+    numbers = _connections(figures, Kind.REQUESTS)
+    heads = ["", *(head for n in numbers for head in (f"p50, {n} conn.", "p99")), "p50 added at 1"]
+    rows = []
+    for name in _names(figures, Kind.REQUESTS):
+        found = [figures.get((name, Kind.REQUESTS, n)) for n in numbers]
+        cells = [cell for f in found for cell in (_value(f, "p50_ms", 2), _value(f, "p99_ms", 2))]
+        rows.append([name, *cells, number(added_ms(figures, name, Kind.REQUESTS, 1), 2)])
+    return render(f"Latency in ms. One fsync here takes {fsync_ms:.2f} ms", heads, rows)
+
+
+def cost_table(figures: Figures, targets: Sequence[TargetFacts]) -> str:
+    numbers = _connections(figures, Kind.REQUESTS)
+    counted = sorted({n for facts in targets for n in facts.statements})
+    heads = ["", *(head for n in numbers for head in (f"{n} conn.", "+ db")), *(f"statements, {n}" for n in counted)]
+    rows = []
+    for facts in targets:
+        found = [figures.get((facts.name, Kind.REQUESTS, n)) for n in numbers]
+        cells = [cell for f in found for cell in (_value(f, "cpu_us"), _value(f, "database_cpu_us"))]
+        rows.append([facts.name, *cells, *(number(facts.statements.get(n), 1) for n in counted)])
+    return render("CPU time in µs, that of the database server, and database statements, for each request", heads, rows)
+
+
+def process_table(targets: Sequence[TargetFacts]) -> str:
+    heads = ["", "start s", "largest process, peak MB", "all processes MB"]
+    rows = [
+        [f"{t.name} {t.version}", number(t.start_seconds, 1), megabytes(t.peak_bytes), megabytes(t.memory_bytes)]
+        for t in targets
     ]
+    return render("The processes", heads, rows)
+
+
+def streams_table(figures: Figures) -> str:
+    heads = ["", "events/s", "x relay", "CPU µs", "CPU µs, paced", "x relay", "p99 ms", "first event ms", "added"]
+    rows = []
+    for name in _names(figures, Kind.STREAMS):
+        flat, paced, first = (_only(figures, name, kind) for kind in (Kind.STREAMS, Kind.PACED, Kind.FIRST_EVENT))
+        relay = _only(figures, RELAY, Kind.STREAMS), _only(figures, RELAY, Kind.PACED)
+        rate = flat.per_second / relay[0].per_second if flat and relay[0] else None
+        cost = paced.cpu_us / relay[1].cpu_us if paced and relay[1] and relay[1].cpu_us else None
+        cells = [_value(flat, "per_second"), number(rate, 2), _value(flat, "cpu_us", 1), _value(paced, "cpu_us", 1)]
+        cells += [number(cost, 2), _value(paced, "p99_ms", 1), _value(first, "p50_ms", 2)]
+        rows.append([name, *cells, number(added_ms(figures, name, Kind.FIRST_EVENT, 1), 2)])
+    title = "Streams: as many events as 32 connections can get; 200 streams at 20 events/s; the time to the first event"
+    return render(title, heads, rows) if rows else ""
+
+
+def _only(figures: Figures, name: str, kind: Kind) -> Figure | None:
+    """Of a kind of load that is measured at one number of connections."""
+    return next((figure for key, figure in figures.items() if key[:2] == (name, kind)), None)
+
+
+def memory_table(points: Sequence[MemoryPoint]) -> str:
+    counts = sorted({point.requests for point in points})
+    if not counts:
+        return ""
+    found = {(point.target, point.requests): point.web_bytes for point in points}
+    names = list(dict.fromkeys(point.target for point in points))
+    rows = [[name, *(megabytes(found.get((name, n))) for n in counts)] for name in names]
+    return render("Memory of the web processes in MB, after so many requests", ["", *(f"{n:,}" for n in counts)], rows)
+
+
+def scale_table(figures: Figures) -> str:
+    """A variation's first row is what its others are measured by."""
+    if not figures:
+        return ""
+    heads = ["", "connections", "per second", "x first", "p50 ms", "p99 ms", "CPU µs", "x first"]
+    rows, first = [], None
+    for (name, kind, connections), figure in figures.items():
+        group = (name.split(",")[0].split(":")[0], kind)
+        if first is None or first[0] != group or kind == Kind.PACED:
+            first = (group, figure)
+        base = first[1]
+        rate, cpu = figure.per_second / base.per_second, figure.cpu_us / base.cpu_us if base.cpu_us else None
+        cells = [number(figure.per_second), number(rate, 2), number(figure.p50_ms, 2), number(figure.p99_ms, 2)]
+        rows.append([f"{name} ({kind})", str(connections), *cells, number(figure.cpu_us, 1), number(cpu, 2)])
+    return render("Scale: requests, or events of streams", heads, rows)
+
+
+def criteria_table(results: Results) -> str:
+    rows = [[c.text, c.measured, c.verdict] for c in criteria.judge(results) if c.is_met is not None]
+    return render("What is to be reached", ["", "measured", ""], rows) if rows else ""
+
+
+def warnings(results: Results) -> Iterator[str]:
+    """What a reader must know before a figure is believed."""
+    figures = summarize(results.samples + results.scale)
+    times = upstream_times(figures)
+    if times is not None:
+        yield f"The upstream answers at least {times:.1f} times what the fastest target asks of it."
+        if times < UPSTREAM_TIMES:
+            yield f"THE FIGURES ARE VOID: the upstream must answer {UPSTREAM_TIMES:g} times that."
+    reopened = sum(figure.reopened for key, figure in figures.items() if key[0] in _reusing(results))
+    yield f"Upstream connections that the bare relay and ours opened anew under load: {reopened}."
+    busy = max((f.foreign_share for key, f in figures.items() if key[0] != DIRECT), default=0.0)
+    if busy > _BUSY:
+        yield f"THE MACHINE WAS BUSY: other programs took up to {busy:.0%} of the server's core. Look at ratios alone."
+    full = [key for key, f in figures.items() if f.load_share > _FULL and key[0] != DIRECT]
+    if full:
+        yield f"The load's core was full at {len(full)} of {len(figures)} figures; one: {', '.join(map(str, full[0]))}."
+
+
+def _reusing(results: Results) -> set[str]:
+    return {sample.target for sample in results.samples if sample.ledger_rows is not None} | {RELAY}
+
+
+def _value(figure: Figure | None, name: str, digits: int = 0) -> str:
+    return number(getattr(figure, name) if figure else None, digits)
+
+
+def _names(figures: Figures, kind: Kind) -> list[str]:
+    return list(dict.fromkeys(name for name, found, _ in figures if found == kind))
+
+
+def _connections(figures: Figures, kind: Kind) -> list[int]:
+    return sorted({connections for _, found, connections in figures if found == kind})

@@ -1,6 +1,9 @@
 """`bin/bench`: the service beside a bare relay and other gateways, in one run, on this machine.
 
-bin/bench --quick      without the others, in two minutes
+bin/bench              everything that the README's table shows; about 15 minutes
+bin/bench --quick      without the others, in two minutes; --check compares with the committed figures
+bin/bench --scale      how it goes on with more keys, clients, ledger rows, processes and open streams
+bin/bench --readme     writes the last full run into the README, its chart and the committed figures
 """
 
 from __future__ import annotations
@@ -12,20 +15,23 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench import cores, figures, load, report, targets  # noqa: E402  # the path comes first
-from bench.errors import BenchError  # noqa: E402
-from bench.rounds import REQUESTS, Runner, Step  # noqa: E402
+from bench import check, cores, criteria, figures, load, machine, readme, report, results  # noqa: E402
+from bench.errors import BenchError  # noqa: E402  # the path comes first
+from bench.results import Results  # noqa: E402
+from bench.session import Plan, Session  # noqa: E402
+from bench.targets import Bench  # noqa: E402
 from bench.upstream_control import running_upstream  # noqa: E402
-from tests.postgres import postgres_server  # noqa: E402
 
-CONNECTIONS = (1, 32, 128)
+LATEST = ROOT / ".cache" / "bench" / "latest.json"
+QUICK = Plan(rounds=3, seconds=1, warm_up_seconds=1, has_first_event=False)
+FULL = Plan(rounds=3, seconds=4, warm_up_seconds=2, has_peers=True, memory_at=(10_000, 100_000))
 
 
 def main() -> int:
@@ -33,42 +39,94 @@ def main() -> int:
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, _end)
     try:
+        if arguments.readme:
+            return readme.write(results.read(arguments.json), ROOT)
         load.require_wrk()
-        return _measure(arguments)
-    except BenchError as exc:
+        return _conclude(_measure(arguments), arguments)
+    except (BenchError, OSError, ValueError) as exc:
         print(f"\n{exc}", file=sys.stderr)
+        print("".join(f"\n{note}" for note in getattr(exc, "__notes__", ())), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bin/bench", description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="without other gateways, in two minutes")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each run")
+    parser = argparse.ArgumentParser(
+        prog="bin/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="SQLite, PostgreSQL and the bare relay alone")
+    parser.add_argument("--check", action="store_true", help="exit 1 if ours is 20 %% further from the bare relay")
+    parser.add_argument("--scale", action="store_true", help="the scale curves alone")
+    parser.add_argument("--memory", action="store_true", help="memory over 100,000 requests alone")
+    parser.add_argument("--all", action="store_true", help="the full run and the scale curves, in one file")
+    parser.add_argument("--readme", action="store_true", help="write the figures of --json into the README")
+    parser.add_argument("--rounds", type=int, help="of each load on each target (3)")
+    parser.add_argument("--seconds", type=int, help="of each run (1 with --quick, else 4)")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="of the large ledger of --scale")
+    parser.add_argument("--postgres-core", choices=("load", "server"), default="load", help="where PostgreSQL runs")
+    parser.add_argument("--json", type=Path, default=LATEST, help="where the figures are kept")
     return parser.parse_args()
 
 
-def _measure(arguments: argparse.Namespace) -> int:
-    chosen = cores.choose(os.sched_getaffinity(0))
-    steps = [Step(REQUESTS, connections, arguments.seconds) for connections in CONNECTIONS]
-    with cores.running_on(chosen.load), _folder() as folder, running_upstream() as upstream, ExitStack() as stack:
-        bench = targets.Bench(chosen, upstream, folder)
-        postgres = stack.enter_context(postgres_server(is_durable=True))
-        measured = [
-            targets.direct(bench),
-            stack.enter_context(targets.running_relay(bench)),
-            stack.enter_context(targets.running_service(targets.SQLITE, bench)),
-            stack.enter_context(targets.running_service(targets.POSTGRES, bench, postgres=postgres)),
-        ]
-        runner = Runner(upstream, _say)
-        runner.run(steps, measured, rounds=arguments.rounds, warm_up_seconds=1.0)
-    print(report.requests_table(figures.summarize(runner.samples), CONNECTIONS))
-    return 0
+def plan(arguments: argparse.Namespace) -> Plan:
+    base = QUICK if arguments.quick or arguments.check else FULL
+    is_part = arguments.scale or arguments.memory
+    return Plan(
+        rounds=arguments.rounds or base.rounds,
+        seconds=arguments.seconds or base.seconds,
+        warm_up_seconds=base.warm_up_seconds,
+        has_peers=base.has_peers,
+        memory_at=FULL.memory_at if arguments.memory else () if arguments.scale else base.memory_at,
+        has_main=not is_part or arguments.all,
+        has_first_event=base.has_first_event,
+        has_scale=arguments.scale or arguments.all,
+        scale_rows=arguments.rows,
+        postgres_on_server_core=arguments.postgres_core == "server",
+    )
+
+
+def _measure(arguments: argparse.Namespace) -> Results:
+    chosen, planned = cores.choose(os.sched_getaffinity(0)), plan(arguments)
+    with cores.running_on(chosen.load), _folder() as folder:
+        idle = machine.idle_share(chosen)
+        found = Results(machine.facts(chosen), _method(planned, idle), machine.fsync_ms(folder))
+        with running_upstream() as upstream:
+            Session(Bench(chosen, upstream, folder), planned, found, _say).run()
+    return found
+
+
+def _method(planned: Plan, idle: dict[str, float]) -> dict[str, str]:
+    place = "the server's core" if planned.postgres_on_server_core else "the load's core"
+    return {
+        "rounds": f"{planned.rounds} of {planned.seconds:g} s, in turn, after {planned.warm_up_seconds:g} s of each",
+        "server's core": "one web process, and of ours Celery's worker and beat as in production",
+        "load's core": "wrk, the upstream and the benchmark",
+        "PostgreSQL": f"fsync on, on {place}; its CPU time is counted apart",
+        "idle before": ", ".join(f"{name}'s core {share:.0%}" for name, share in idle.items()),
+    }
+
+
+def _conclude(found: Results, arguments: argparse.Namespace) -> int:
+    found.write(arguments.json)
+    print(report.render_all(found), flush=True)
+    measured = figures.summarize(found.samples)
+    times = criteria.upstream_times(measured)
+    if times is not None and times < criteria.UPSTREAM_TIMES:
+        return 2
+    if not arguments.check:
+        return 0
+    lost = list(check.losses(check.ratios(measured), check.read_baseline()))
+    print("\n".join(["", *lost] if lost else ["", "No further from the bare relay than the committed figures allow."]))
+    return 1 if lost else 0
 
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="opensvm-bench-"))
+    """On the disk that `var/` is on, not in a memory that fsync costs nothing in."""
+    parent = ROOT / ".cache" / "bench"
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
     try:
         yield folder
     finally:

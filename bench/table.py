@@ -19,3 +19,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 def number(value: float | None, digits: int = 0) -> str:
     """With thousands set apart; what was not measured is a dash."""
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def megabytes(value: int | None) -> str:
+    return "-" if value is None else f"{value / 1e6:,.0f}"

@@ -1,4 +1,4 @@
-"""What is measured, started and ready: the upstream itself, the bare relay, and the service on each database."""
+"""What is measured, started and ready: here the upstream itself and the bare relay."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,9 @@ from bench.process_tree import Tree
 from bench.upstream_control import UpstreamProcess
 from opensvm.serve.addresses import free_port
 from tests import hermetic
-from tests.acceptance.service import Service
-from tests.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parent.parent
-DIRECT, RELAY, SQLITE, POSTGRES = "direct", "bare relay", "ours on SQLite", "ours on PostgreSQL"
-OURS = (SQLITE, POSTGRES)
-POOL = 3
+DIRECT, RELAY = "direct", "bare relay"
 _READY_SECONDS = 90.0
 _STOP_SECONDS = 15.0
 
@@ -43,6 +39,9 @@ class Target:
     start_seconds: float | None = None
     ledger: Ledger | None = None
     database: Tree | None = None
+    keys_file: Path | None = None
+    version: str = ""
+    statements: Mapping[int, float] = field(default_factory=dict)  # of the database, for each request, by connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,43 +118,3 @@ def is_ok(url: str) -> bool:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False
-
-
-@contextmanager
-def running_service(
-    name: str, bench: Bench, *, postgres: Postgres | None = None, prepare: Callable[[Service], None] | None = None,
-    workers: int = 1, pool: int = POOL,
-) -> Iterator[Target]:  # fmt: skip
-    """`manage.py serve` with everything it runs in production; started twice, so that the second is a plain one."""
-    folder = bench.folder / name.replace(" ", "-").lower()
-    variables = {
-        "OPENROUTER_BASE_URL": bench.upstream.base_url,
-        "OPENROUTER_API_KEYS": ",".join(f"sk-or-v1-bench-fake-{n:04}" for n in range(pool)),
-        "OPENSVM_TIME_SCALE": "1",
-        "OPENSVM_WORKERS": str(workers),
-        "DATABASE_URL": postgres.url("postgres") if postgres else "",
-    }
-    service = Service(folder, variables)
-    with running_on(bench.cores.server):
-        service.start()
-    client_key = service.client_key("bench")
-    if prepare is not None:
-        prepare(service)
-    service.stop()
-    try:
-        with running_on(bench.cores.server):
-            service.launch()
-        seconds = wait_until_ready(f"{service.url}/readyz", service.process)
-        database = Ledger(postgres.url("postgres") if postgres else service.var_dir / "opensvm.sqlite3")
-        yield Target(
-            name=name,
-            url=f"{service.url}/v1/messages",
-            headers={"x-api-key": client_key},
-            tree=Tree(service.process.pid),
-            web=Tree(service.child_pid("web")),
-            start_seconds=seconds,
-            ledger=database,
-            database=Tree(postgres.pid) if postgres else None,
-        )
-    finally:
-        service.stop()
