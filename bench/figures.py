@@ -24,7 +24,6 @@ class Figure:
     database_cpu_us: float | None
     foreign_share: float
     load_share: float
-    reopened: int  # connections to upstream that a reused one would have spared, in all rounds
     rounds: int
 
     @property
@@ -54,7 +53,6 @@ def _figure(group: list[Sample]) -> Figure:
         database_cpu_us=median(database) if database else None,
         foreign_share=median(sample.foreign_share for sample in group),
         load_share=median(sample.load_share for sample in group),
-        reopened=sum(sample.reopened for sample in group),
         rounds=len(group),
     )
 

@@ -8,7 +8,7 @@ from bench import criteria
 from bench.criteria import UPSTREAM_TIMES, added_ms, upstream_times
 from bench.figures import Figure, Figures, ratio, summarize
 from bench.results import MemoryPoint, Results, TargetFacts
-from bench.rounds import Kind
+from bench.rounds import Kind, Sample
 from bench.table import megabytes, number, render
 from bench.targets import DIRECT, RELAY
 
@@ -137,18 +137,21 @@ def warnings(results: Results) -> Iterator[str]:
         yield f"The upstream answers at least {times:.1f} times what the fastest target asks of it."
         if times < UPSTREAM_TIMES:
             yield f"THE FIGURES ARE VOID: the upstream must answer {UPSTREAM_TIMES:g} times that."
-    reopened = sum(figure.reopened for key, figure in figures.items() if key[0] in _reusing(results))
-    yield f"Upstream connections that the bare relay and ours opened anew under load: {reopened}."
+    yield from _reuse(results.samples + results.scale)
     busy = max((f.foreign_share for key, f in figures.items() if key[0] != DIRECT), default=0.0)
     if busy > _BUSY:
-        yield f"THE MACHINE WAS BUSY: other programs took up to {busy:.0%} of the server's core. Look at ratios alone."
+        yield f"THE MACHINE WAS BUSY: other programs took up to {busy:.0%} of the server's core. Only CPU times tell something."
     full = [key for key, f in figures.items() if f.load_share > _FULL and key[0] != DIRECT]
     if full:
         yield f"The load's core was full at {len(full)} of {len(figures)} figures; one: {', '.join(map(str, full[0]))}."
 
 
-def _reusing(results: Results) -> set[str]:
-    return {sample.target for sample in results.samples if sample.ledger_rows is not None} | {RELAY}
+def _reuse(samples: Sequence[Sample]) -> Iterator[str]:
+    ours = [sample for sample in samples if sample.ledger_rows is not None]
+    asked, reopened = sum(s.upstream_requests for s in ours), sum(s.reopened for s in ours)
+    if asked:
+        yield f"Of {asked:,} requests ours sent upstream, {asked - reopened:,} went by a connection that was already open,"
+        yield "or was one of the first that the load needed."
 
 
 def _value(figure: Figure | None, name: str, digits: int = 0) -> str:
