@@ -123,23 +123,23 @@ def get_vault() -> Vault:
 
     One `stat` a call. A file that vanishes or breaks while the service runs leaves the last good vault in use.
     """
-    path = Path(settings.OPENSVM_KEYRING)
+    path = str(settings.OPENSVM_KEYRING)
     known = _vaults.get(path)
     try:
         stamp = _stamp(path)
         if known is None or known[0] != stamp:
-            known = _vaults[path] = (stamp, Vault(read_keyring(path)))
+            known = _vaults[path] = (stamp, Vault(read_keyring(Path(path))))
     except (OSError, KeyringError):
         if known is None:
-            return Vault(read_keyring(path))  # says what is wrong
+            return Vault(read_keyring(Path(path)))  # says what is wrong
     return known[1]
 
 
-_vaults: dict[Path, tuple[tuple[int, int, int], Vault]] = {}
+_vaults: dict[str, tuple[tuple[int, int, int], Vault]] = {}
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
+def _stamp(path: str) -> tuple[int, int, int]:
+    found = os.stat(path)
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 

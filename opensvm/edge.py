@@ -20,15 +20,24 @@ _WITHOUT_HOST = frozenset({"1.0", "1"})  # granian writes HTTP/1.0 as "1", and a
 
 def check_framing(headers: Sequence[tuple[bytes, bytes]], *, http_version: str, max_header_bytes: int) -> None:
     """Raises `Refusal` for what two servers could read in two ways, and for headers that are too large."""
-    names = [name for name, _ in headers]
-    hosts = [value.strip() for name, value in headers if name == b"host"]
-    if len(hosts) > 1 or (not any(hosts) and http_version not in _WITHOUT_HOST):
+    hosts = lengths = size = 0
+    has_host = has_encoding = False
+    for name, value in headers:
+        size += len(name) + len(value) + 4
+        if name == b"host":
+            hosts += 1
+            has_host = has_host or bool(value.strip())
+        elif name == b"content-length":
+            lengths += 1
+        elif name == b"transfer-encoding":
+            has_encoding = True
+    if hosts > 1 or (not has_host and http_version not in _WITHOUT_HOST):
         raise invalid_request("host: exactly one Host header is required")
-    if b"transfer-encoding" in names and b"content-length" in names:
+    if has_encoding and lengths:
         raise invalid_request("content-length: must not be sent together with transfer-encoding")
-    if names.count(b"content-length") > 1:
+    if lengths > 1:
         raise invalid_request("content-length: must be sent once")
-    if sum(len(name) + len(value) + 4 for name, value in headers) > max_header_bytes:
+    if size > max_header_bytes:
         raise Refusal(
             431, "invalid_request_error", f"The request's headers are larger than {max_header_bytes:,} bytes."
         )
@@ -41,12 +50,11 @@ def trusted_scope(scope: Scope, trusted: Iterable[IPNetwork]) -> Scope:
     as if it were a dash.
     """
     headers: Headers = [(name.lower(), value) for name, value in scope["headers"] if b"_" not in name]
-    forwarded = {name: value for name, value in headers if name in _FORWARDED}
-    rest = [(name, value) for name, value in headers if name not in _FORWARDED]
-    result = dict(scope, headers=rest, path=f"/{scope['path'].lstrip('/')}")
+    rest = [header for header in headers if header[0] not in _FORWARDED]
+    result = {**scope, "headers": rest, "path": f"/{scope['path'].lstrip('/')}"}
     networks = tuple(trusted)
-    peer = (scope.get("client") or ("", 0))[0]
-    if networks and _is_trusted(peer, networks):
+    if networks and _is_trusted((scope.get("client") or ("", 0))[0], networks):
+        forwarded = dict(header for header in headers if header[0] in _FORWARDED)
         chain = b",".join(value for name, value in headers if name == b"x-forwarded-for")  # one list in several lines
         if client := _first_untrusted(chain.decode("latin-1"), networks):
             result["client"] = (client, 0)

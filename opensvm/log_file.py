@@ -1,6 +1,6 @@
 """A log file that several processes append to and rotate, line by line, without losing or tearing any.
 
-Each line is one `write` to a descriptor opened with O_APPEND, which the kernel keeps whole. Before each line the
+Lines go out with one `write` to a descriptor opened with O_APPEND, which the kernel keeps whole. Before each the
 path is looked at (one `stat`, about 2 µs): when another process has rotated the file, this one opens the new one. A
 line that goes to the old file in between is in the first backup, not lost.
 """
@@ -21,6 +21,7 @@ class LogFile:
 
     def __init__(self, path: Path, *, max_bytes: int, keep: int) -> None:
         self.path = path
+        self._name = str(path)  # a Path is built again for each system call
         self._max_bytes = max_bytes
         self._keep = keep
         self._fd = -1
@@ -28,17 +29,17 @@ class LogFile:
         self._torn = False
         self._rotate_after = 0.0
 
-    def write(self, line: bytes) -> None:
-        """Append `line`, which ends with a newline."""
-        self._follow(len(line))
+    def write(self, lines: bytes) -> None:
+        """Append `lines`, which end with a newline."""
+        self._follow(len(lines))
         if self._torn:
-            line = b"\n" + line  # the disk was full in the middle of the line before
+            lines = b"\n" + lines  # the disk was full in the middle of the line before
         try:
-            written = os.write(self._fd, line)
+            written = os.write(self._fd, lines)
         except OSError:
             self.close()
             raise
-        self._torn = written < len(line)
+        self._torn = written < len(lines)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -49,7 +50,7 @@ class LogFile:
     def _follow(self, upcoming: int) -> None:
         """Make sure that the descriptor is the file at `path`, and that it has room."""
         try:
-            found = os.stat(self.path)
+            found = os.stat(self._name)
         except FileNotFoundError:
             self._open()
             return

@@ -13,15 +13,29 @@ MAX_TRACEBACK_CHARACTERS = 6000
 MAX_MESSAGE_CHARACTERS = 2000
 CUT_FIELD_CHARACTERS = 200
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_LINE = "json_line"  # where a record keeps its line
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", _LINE}
 _OPENROUTER_KEY = re.compile(r"sk-or-v1-([A-Za-z0-9_-]+)")
 _CLIENT_KEY = re.compile(r"(sk-ant-api03-[A-Za-z0-9_-]{4})[A-Za-z0-9_-]+")
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")  # what json.dumps leaves as it is
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
 _formatter = logging.Formatter()
 
 
 def to_line(record: logging.LogRecord, *, environment: str, max_bytes: int = MAX_LINE_BYTES) -> bytes:
-    """The whole line, newline included, at most `max_bytes` (1024 or more) long. Never raises for a record."""
+    """The whole line, newline included, at most `max_bytes` (1024 or more) long. Never raises for a record.
+
+    It stays on the record, for the handler that comes next.
+    """
+    known: bytes | None = getattr(record, _LINE, None)
+    if known is not None and len(known) <= max_bytes:
+        return known
+    line = _to_line(record, environment, max_bytes)
+    setattr(record, _LINE, line)
+    return line
+
+
+def _to_line(record: logging.LogRecord, environment: str, max_bytes: int) -> bytes:
     fields = _fields(record, environment)
     line = _encode(fields)
     if len(line) > max_bytes:
@@ -34,6 +48,8 @@ def to_line(record: logging.LogRecord, *, environment: str, max_bytes: int = MAX
 
 def redact(text: str) -> str:
     """`text` with upstream keys shown as their tail and client keys as their beginning."""
+    if "sk-" not in text:
+        return text
     return _CLIENT_KEY.sub(r"\1…", _OPENROUTER_KEY.sub(_tail, text))
 
 
@@ -86,11 +102,19 @@ def _cut(value: object, characters: int) -> object:
 
 
 def _encode(fields: dict[str, object]) -> bytes:
-    text = ", ".join(
-        f"{json.dumps(str(name), ensure_ascii=False)}: {_to_json(value)}" for name, value in fields.items()
-    )
-    text = _UNPRINTABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", redact(f"{{{text}}}\n"))
+    text = redact(f"{_object(fields)}\n")
+    if text.isascii() and "\x7f" not in text:
+        return text.encode()
+    text = _UNPRINTABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
     return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes \udcff, which JSON allows
+
+
+def _object(fields: dict[str, object]) -> str:
+    """In one go; when a value can't be written, one by one, so that the others are."""
+    with contextlib.suppress(Exception):
+        return _ENCODER.encode(fields)
+    members = (f"{json.dumps(str(name), ensure_ascii=False)}: {_to_json(value)}" for name, value in fields.items())
+    return f"{{{', '.join(members)}}}"
 
 
 def _to_json(value: object) -> str:
@@ -101,7 +125,7 @@ def _to_json(value: object) -> str:
 
 
 def _strict_json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    return _ENCODER.encode(value)
 
 
 def _repr_json(value: object) -> str:

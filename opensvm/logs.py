@@ -5,41 +5,79 @@ A log that can't be written never breaks a request: the line is dropped, and std
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import logging.config
 import os
 import select
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from opensvm.log_file import LogFile
-from opensvm.log_lines import to_line
+from opensvm.log_lines import MAX_LINE_BYTES, to_line
 
 COMPLAINT_SECONDS = 60.0
 STDOUT_WAIT_SECONDS = 0.05
-STDOUT_LINE_BYTES = select.PIPE_BUF  # so much is written to a pipe in one piece, or not at all
+STDOUT_WRITE_BYTES = select.PIPE_BUF  # so much is written to a pipe in one piece, or not at all
 _SERVING_COMMANDS = frozenset({"serve", "sandbox", "runserver"})
 
 
-class FileHandler(logging.Handler):
+class LineHandler(logging.Handler):
+    """Records as lines. What one turn of an event loop logs is written together at its end: each system call there
+    may cost a change of threads. Everywhere else a line is written at once.
+    """
+
+    def __init__(self, environment: str, max_line_bytes: int) -> None:
+        super().__init__()
+        self._environment = environment
+        self._max_line_bytes = max_line_bytes
+        self._gathered: list[bytes] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = to_line(record, environment=self._environment, max_bytes=self._max_line_bytes)
+        loop = _running_loop()
+        if loop is None:
+            self.write([*self._take(), line])
+            return
+        if not self._gathered:
+            loop.call_soon(self.flush)
+        self._gathered.append(line)
+
+    def write(self, lines: list[bytes]) -> None:
+        """Each line in one piece; never raises."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        with contextlib.nullcontext() if self.lock is None else self.lock:
+            lines = self._take()
+            if lines:
+                self.write(lines)
+
+    def _take(self) -> list[bytes]:
+        lines, self._gathered = self._gathered, []
+        return lines
+
+
+class FileHandler(LineHandler):
     """Records to a `LogFile`."""
 
     def __init__(self, path: str, environment: str, max_bytes: int, keep: int) -> None:
-        super().__init__()
-        self._environment = environment
+        super().__init__(environment, MAX_LINE_BYTES)
         self._file = LogFile(Path(path), max_bytes=max_bytes, keep=keep)
         self._complain_after = 0.0
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def write(self, lines: list[bytes]) -> None:
         try:
-            self._file.write(to_line(record, environment=self._environment))
+            self._file.write(b"".join(lines))
         except OSError as exc:
             self._complain(exc)
 
     def close(self) -> None:
+        self.flush()
         self._file.close()
         super().close()
 
@@ -51,19 +89,23 @@ class FileHandler(logging.Handler):
         _try_write(2, text.encode("utf-8", "backslashreplace"))
 
 
-class StdoutHandler(logging.Handler):
+class StdoutHandler(LineHandler):
     """Records to standard output. A reader that has stopped reading loses lines here, and never stalls the service."""
 
     def __init__(self, environment: str, fd: int = 1) -> None:
-        super().__init__()
-        self._environment = environment
+        super().__init__(environment, STDOUT_WRITE_BYTES)
         self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
         self._wait_seconds = STDOUT_WAIT_SECONDS
 
-    def emit(self, record: logging.LogRecord) -> None:
-        line = to_line(record, environment=self._environment, max_bytes=STDOUT_LINE_BYTES)
-        written = _is_writable(self._fd, self._wait_seconds) and _try_write(self._fd, line)
-        self._wait_seconds = STDOUT_WAIT_SECONDS if written else 0.0
+    def write(self, lines: list[bytes]) -> None:
+        for piece in _pieces(lines, STDOUT_WRITE_BYTES):
+            written = self._is_writable() and _try_write(self._fd, piece)
+            self._wait_seconds = STDOUT_WAIT_SECONDS if written else 0.0
+
+    def _is_writable(self) -> bool:
+        return any(events & select.POLLOUT for _, events in self._poll.poll(self._wait_seconds * 1000))
 
 
 class WithoutTraceback(logging.Filter):
@@ -83,6 +125,7 @@ class OnlyFaults(logging.Filter):
 
 def configure(logging_settings: Mapping[str, Any]) -> None:
     """Send everything to the handlers above. `logging_settings` has file, environment, max_bytes and keep."""
+    _skip_unused_facts()
     environment = logging_settings["environment"]
     handlers: dict[str, dict[str, Any]] = {
         "file": {
@@ -116,11 +159,36 @@ def configure(logging_settings: Mapping[str, Any]) -> None:
     )
 
 
+def _skip_unused_facts() -> None:
+    """A line names no thread and no place in the code; `logging` documents these switches for not looking them up."""
+    logging.logThreads = False
+    logging.logMultiprocessing = False
+    logging._srcfile = None
+
+
 def logs_to_stdout(argv: Sequence[str]) -> bool:
     """Whether this process serves. What a management command prints is its answer: no log line may be in it."""
     if not argv or os.path.basename(argv[0]) not in {"manage.py", "django-admin"}:
         return True
     return len(argv) > 1 and argv[1] in _SERVING_COMMANDS
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _pieces(lines: Sequence[bytes], max_bytes: int) -> Iterator[bytes]:
+    """Whole lines, as many as fit into `max_bytes` together."""
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(line) > max_bytes:
+            yield piece
+            piece = b""
+        piece += line
+    yield piece
 
 
 def _is_open(fd: int) -> bool:
@@ -130,12 +198,6 @@ def _is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _is_writable(fd: int, wait_seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return any(events & select.POLLOUT for _, events in poll.poll(wait_seconds * 1000))
 
 
 def _try_write(fd: int, line: bytes) -> bool:

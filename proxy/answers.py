@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from proxy.json_text import is_too_deep, load_exact, with_room
 from proxy.sse import RawEvent
@@ -21,6 +21,8 @@ MAX_COST_USD: Final = 1_000_000
 _NANO: Final = Decimal("1e-9")
 _MONEY: Final = Context(prec=50, rounding=ROUND_HALF_EVEN)
 _MAX_NAME_CHARS: Final = 200
+
+_Known = TypeVar("_Known", int, int | None)
 
 
 class UnreadableAnswer(Exception):
@@ -115,14 +117,17 @@ def _is_error(document: Mapping[str, Any]) -> bool:
 # -- Values ----------------------------------------------------------------------------------------------------------
 def _with_usage(usage: Usage, reported: object) -> Usage:
     values = mapping_of(reported)
-    changes = {
-        "input_tokens": tokens_of(values.get("input_tokens")),
-        "output_tokens": tokens_of(values.get("output_tokens")),
-        "cache_read_tokens": tokens_of(values.get("cache_read_input_tokens")),
-        "cache_write_tokens": _cache_write_tokens(values),
-        "cost_nano": cost_in_nano(values.get("cost")),
-    }
-    return replace(usage, **{name: value for name, value in changes.items() if value is not None})
+    return Usage(
+        input_tokens=_or(tokens_of(values.get("input_tokens")), usage.input_tokens),
+        output_tokens=_or(tokens_of(values.get("output_tokens")), usage.output_tokens),
+        cache_read_tokens=_or(tokens_of(values.get("cache_read_input_tokens")), usage.cache_read_tokens),
+        cache_write_tokens=_or(_cache_write_tokens(values), usage.cache_write_tokens),
+        cost_nano=_or(cost_in_nano(values.get("cost")), usage.cost_nano),
+    )
+
+
+def _or(value: int | None, known: _Known) -> int | _Known:
+    return known if value is None else value
 
 
 def _cache_write_tokens(values: Mapping[str, Any]) -> int | None:
@@ -168,6 +173,22 @@ _SCAN: Final = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
 _WHITESPACE: Final = " \t\n\r"
 _DATA_LINE: Final = re.compile(rb"(?:\A|(?<=[\r\n]))data:")
 _MODEL_OF_EVENT: Final = ("message", "model")
+_MODEL_KEY: Final = b'"model"'
+_MODEL_MEMBER: Final = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*"([^"\\]*)"')
+_ESCAPED_LETTER: Final = b"\\u006"  # d, e, l, m and o are \u0064 to \u006f
+
+
+def replace_known_model(raw: bytes, known: str, name: str) -> bytes:
+    """As `replace_model` at the top of an answer whose model was read as `known`.
+
+    Where `"model"` stands once, and no escape can spell it otherwise, nothing need be scanned.
+    """
+    at = raw.find(_MODEL_KEY)
+    if known and at >= 0 and raw.find(_MODEL_KEY, at + 1) < 0 and _ESCAPED_LETTER not in raw:
+        found = _MODEL_MEMBER.match(raw, at)
+        if found is not None and found[1] == known.encode():
+            return raw[: found.start(1) - 1] + _quoted(name).encode("utf-8", "replace") + raw[found.end(1) + 1 :]
+    return replace_model(raw, ("model",), name)
 
 
 def replace_model(raw: bytes, path: tuple[str, ...], name: str) -> bytes:
@@ -185,7 +206,7 @@ def replace_model(raw: bytes, path: tuple[str, ...], name: str) -> bytes:
     pieces: list[str] = []
     done = 0
     for start, end in spans:
-        pieces += (text[done:start], json.dumps(name, ensure_ascii=False))
+        pieces += (text[done:start], _quoted(name))
         done = end
     return "".join([*pieces, text[done:]]).encode("utf-8", "replace")
 
@@ -200,6 +221,10 @@ def replace_model_in_event(raw: bytes, name: str) -> bytes:
     # JSON spread over several data lines, which nobody sends: the line ends are white space in it.
     data = RawEvent(raw, b"").data.replace(b"\n", b" ")
     return b"event: message_start\ndata: " + replace_model(data, _MODEL_OF_EVENT, name) + b"\n\n"
+
+
+def _quoted(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
 
 
 def _find_strings(text: str, at: int, path: tuple[str, ...]) -> Iterator[tuple[int, int]]:

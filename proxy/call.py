@@ -1,9 +1,8 @@
-"""One call, from admission to its last byte: the pump. It runs as a task of the service and owns the upstream.
+"""One call, from admission to its last byte: the pump. It owns the upstream.
 
     admit -> try a key, perhaps others -> relay -> settle -> what finishes the answer goes out
 
-The pump itself is never cancelled, so that each admitted call is settled. What it waits for upstream is a task of its
-own, and that one ends at once when the client leaves.
+Only what it waits for upstream is ever cancelled, by `leave` and `interrupt`, so that each admitted call is settled.
 """
 
 from __future__ import annotations
@@ -62,8 +61,12 @@ class Call:
             ping=asked.dialect.ping,
         )
         self._ended_by: Cause | None = None  # CLIENT_LEFT or INTERRUPTED
-        self._waiting_for: asyncio.Task[Any] | None = None
+        self._waiting: asyncio.Task[Any] | None = None  # the pump's, while it waits for upstream
         self._refusal: Refusal | None = None  # what the client gets instead of the last failure's own text
+
+    @property
+    def is_stream(self) -> bool:
+        return self._asked.is_stream
 
     # -- from outside ------------------------------------------------------------------------------------------------
     def leave(self) -> None:
@@ -77,12 +80,12 @@ class Call:
     def _end(self, cause: Cause) -> None:
         if self._ended_by is None:
             self._ended_by = cause
-            if self._waiting_for is not None:
-                self._waiting_for.cancel()
+            if self._waiting is not None:
+                self._waiting.cancel()
 
     # -- the pump ----------------------------------------------------------------------------------------------------
     async def run(self) -> None:
-        self._service.calls.add(self)
+        self._service.begin_call(self)
         try:
             admitted = await self._admit()
             if admitted is not None:
@@ -93,7 +96,7 @@ class Call:
             logger.exception("call failed", extra={"event": "call.failed", "request": self._asked.request_id})
             self._refuse(internal_error())
         finally:
-            self._service.calls.discard(self)
+            self._service.end_call(self)
             self.outbox.end()
 
     async def _admit(self) -> Admitted | None:
@@ -221,20 +224,20 @@ class Call:
         self.outbox.answer(WholeAnswer(refusal.status, refusal_headers(refusal), body))
 
     async def _unless_ended(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Await `work` as a task that `leave` and `interrupt` can end; None if they did."""
+        """Await `work`, which `leave` and `interrupt` can end; None if they did."""
         if self._ended_by is not None:
             work.close()
             return None
-        task = self._waiting_for = asyncio.get_running_loop().create_task(work)
+        task = self._waiting = asyncio.current_task()
+        assert task is not None
         try:
-            return await task
+            return await work
         except asyncio.CancelledError:
-            if self._ended_by is None:
-                task.cancel()
-                raise
+            if self._ended_by is None or task.uncancel():
+                raise  # somebody else's, who wants to end all of this
             return None
         finally:
-            self._waiting_for = None
+            self._waiting = None
 
     def _ended_failure(self, *, billed: bool) -> Failure:
         """`billed`: it ended during a try, which may have been. A try that had failed before speaks for itself."""

@@ -13,6 +13,7 @@ from typing import Final
 from keys.client_keys import START, is_well_formed, prefix_of
 
 _UPSTREAM_START: Final = "sk-or-"
+_NAMES: Final = frozenset({b"x-api-key", b"authorization"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ def _candidates(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:
     bearers: list[str] = []
     for raw_name, raw_value in headers:
         name = raw_name.lower()
+        if name not in _NAMES:
+            continue
         value = raw_value.decode("latin-1").strip(" \t")
         if name == b"x-api-key" and value:
             yield value

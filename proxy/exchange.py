@@ -1,7 +1,10 @@
 """One HTTP exchange with a client, over ASGI: its headers, its bounded body, whether it is still there, what is sent.
 
-A client that leaves is only seen by a task that waits in `receive()`; nothing is cancelled and `send()` does not
-raise. So whoever answers awaits `left()` beside it.
+A client that leaves is only seen by whoever waits in `receive()`; nothing is cancelled and `send()` does not raise.
+So whoever answers watches for it beside the answer: `watch`.
+
+What the server answers at once (granian's `receive` is a future, and its `send` has nothing to wait for until a
+client is far behind) is not put into tasks, nor under a timer.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
+from types import CoroutineType
 from typing import Any
 
+from keys.uuid7 import new_request_uuid, request_id_of
 from proxy.errors import Refusal, error_body, invalid_request, overloaded, too_large
 
 Scope = MutableMapping[str, Any]
@@ -48,19 +53,34 @@ class BodyLimits:
 
 @dataclass(slots=True)
 class Exchange:
-    """`request_id` is the one that every answer carries."""
+    """One request and its answer. `name` sets the id that every answer carries; else it gets one when it needs it."""
 
     scope: Scope
     receive: Receive
     send: Send
-    request_id: str
     limits: BodyLimits
     budget: BodyBudget
     has_begun: bool = False
     is_body_read: bool = False
     extra_headers: Headers = field(default_factory=list)  # what each answer carries beside its own
     write_error: Callable[[str, str, str], bytes] = error_body
-    _reserved: int = field(default=0)
+    _request_id: str = ""
+    _values: dict[bytes, bytes] = field(default_factory=dict)  # the first value of each header
+    _reserved: int = 0
+    _left: asyncio.Future[Message] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.scope["headers"]:
+            self._values.setdefault(name, value)
+
+    @property
+    def request_id(self) -> str:
+        if not self._request_id:
+            self._request_id = request_id_of(new_request_uuid())
+        return self._request_id
+
+    def name(self, request_id: str) -> None:
+        self._request_id = request_id
 
     @property
     def headers(self) -> Iterable[tuple[bytes, bytes]]:
@@ -71,7 +91,7 @@ class Exchange:
     @property
     def leaves_body_unread(self) -> bool:
         """A body was sent, or will be, that nobody reads: the connection can't be used again."""
-        is_declared = self.header(b"content-length") not in ("", "0") or bool(self.header(b"transfer-encoding"))
+        is_declared = self.header(b"content-length") not in ("", "0") or b"transfer-encoding" in self._values
         return is_declared and not self.is_body_read
 
     @property
@@ -81,13 +101,13 @@ class Exchange:
 
     def header(self, name: bytes) -> str:
         """The first value of a header, or empty."""
-        return next((value.decode("latin-1") for key, value in self.headers if key == name), "")
+        return self._values.get(name, b"").decode("latin-1")
 
     # -- reading -----------------------------------------------------------------------------------------------------
     async def read_body(self) -> bytes:
         """The whole body. Raises `Refusal` (400, 408, 413, 529) or `ClientLeft`; nothing is written to disk."""
         self._check_declared_length()
-        body = bytearray()
+        pieces: list[bytes] = []
         size, started = 0, time.monotonic()
         while True:
             message = await self._receive_in_time()
@@ -96,10 +116,10 @@ class Exchange:
             chunk = message.get("body", b"")
             size += len(chunk)
             self._reserve(len(chunk), size)
-            body += chunk
+            pieces.append(chunk)
             if not message.get("more_body", False):
                 self.is_body_read = True
-                return bytes(body)
+                return b"".join(pieces) if len(pieces) > 1 else bytes(chunk)
             self._check_speed(size, time.monotonic() - started)
 
     def release_body(self) -> None:
@@ -115,11 +135,16 @@ class Exchange:
             raise too_large()
 
     async def _receive_in_time(self) -> Message:
+        received = asyncio.ensure_future(self.receive())
+        timer = asyncio.get_running_loop().call_later(self.limits.silence_seconds, received.cancel)
         try:
-            async with asyncio.timeout(self.limits.silence_seconds):
-                return await self.receive()
-        except TimeoutError as exc:
+            return await received
+        except asyncio.CancelledError as exc:
+            if _is_cancelled_itself():
+                raise
             raise _too_slow() from exc
+        finally:
+            timer.cancel()
 
     def _reserve(self, chunk_size: int, size: int) -> None:
         if size > self.limits.max_bytes:
@@ -133,10 +158,24 @@ class Exchange:
         if seconds > self.limits.grace_seconds and size < self.limits.min_bytes_per_second * seconds:
             raise _too_slow()
 
-    async def left(self) -> None:
-        """Returns when the client has gone. Only after the body was read, and from one task."""
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
+    def watch(self, on_left: Callable[[], None]) -> None:
+        """Have `on_left` called when the client has gone. Only after the body was read; until `unwatch`."""
+
+        def look(received: asyncio.Future[Message]) -> None:
+            if self._left is not received or received.cancelled():
+                return
+            if received.exception() is None and received.result()["type"] != "http.disconnect":
+                self.watch(on_left)
+            else:
+                on_left()
+
+        self._left = asyncio.ensure_future(self.receive())
+        self._left.add_done_callback(look)
+
+    def unwatch(self) -> None:
+        left, self._left = self._left, None
+        if left is not None:
+            left.cancel()
 
     # -- answering ---------------------------------------------------------------------------------------------------
     async def begin(self, status: int, headers: Headers) -> None:
@@ -161,10 +200,20 @@ class Exchange:
 
     async def _send(self, message: Message) -> None:
         try:
+            sent = self.send(message)
+            if not isinstance(sent, CoroutineType) and not asyncio.isfuture(sent):
+                await sent
+                return
             async with asyncio.timeout(_SEND_SECONDS):
-                await self.send(message)
+                await sent
         except (TimeoutError, OSError) as exc:
             raise ClientLeft from exc
+
+
+def _is_cancelled_itself() -> bool:
+    """Whether it is the running task that was cancelled, and not what it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _too_slow() -> Refusal:

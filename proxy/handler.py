@@ -7,14 +7,12 @@ before a view sees it. This one builds Django's request, resolves the view, awai
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 
-from django.core.handlers.asgi import ASGIRequest
-from django.urls import Resolver404
+from django.urls import Resolver404, ResolverMatch
 from django.urls.resolvers import URLResolver, get_resolver
 
-from keys.uuid7 import new_request_uuid, request_id_of
+from proxy.data_plane_request import DataPlaneRequest
 from proxy.errors import Refusal, internal_error, invalid_request, not_found, refusal_headers
 from proxy.exchange import ClientLeft, Exchange, Receive, Scope, Send
 from proxy.service import Service
@@ -29,13 +27,13 @@ class DataPlane:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._resolver: URLResolver = get_resolver("proxy.urls")
+        self._fixed_paths: dict[str, ResolverMatch] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(
             scope=scope,
             receive=receive,
             send=send,
-            request_id=request_id_of(new_request_uuid()),
             limits=self._service.rules.body,
             budget=self._service.body_budget,
         )
@@ -66,35 +64,46 @@ class DataPlane:
             await _answer(exchange, response)
 
     async def _view_response(self, exchange: Exchange) -> CallResponse | PlainResponse:
-        path = exchange.scope["path"]
-        try:
-            match = self._resolver.resolve(path)
-        except Resolver404 as exc:
-            raise not_found(path) from exc
-        request = ASGIRequest(exchange.scope, io.BytesIO())
-        request.exchange = exchange  # type: ignore[attr-defined]
-        request.service = self._service  # type: ignore[attr-defined]
+        match = self._resolve(exchange.scope["path"])
+        request = DataPlaneRequest(exchange, self._service, match)
         response: CallResponse | PlainResponse = await match.func(request, *match.args, **match.kwargs)
         return response
 
+    def _resolve(self, path: str) -> ResolverMatch:
+        """A path without parameters is looked up once: there are as many of them as there are routes."""
+        match = self._fixed_paths.get(path)
+        if match is None:
+            try:
+                match = self._resolver.resolve(path)
+            except Resolver404 as exc:
+                raise not_found(path) from exc
+            if not match.args and not match.kwargs:
+                self._fixed_paths[path] = match
+        return match
+
     async def _relay(self, exchange: Exchange, response: CallResponse) -> None:
-        """Writer and watcher beside the pump: the pump goes on when the client leaves, and settles."""
+        """A stream has a pump, which goes on and settles when the client leaves, and this as its writer.
+
+        A JSON answer has nothing to write before it is settled: its pump runs here.
+        """
         call = response.call
-        self._service.spawn(call.run(), "call")
-        watcher = self._service.spawn(exchange.left(), "client-watch")
-        watcher.add_done_callback(lambda task: None if task.cancelled() else call.leave())
+        exchange.watch(call.leave)
         try:
+            if call.is_stream:
+                self._service.spawn(call.run(), "call")
+            else:
+                await call.run()
             await call.outbox.write_to(exchange)
         except ClientLeft:
             logger.debug("client left during its answer", extra={"event": "client.left"})
         finally:
-            watcher.cancel()
+            exchange.unwatch()
             call.leave()  # without a writer, whatever ended it, the pump would wait for room for ever
 
 
 async def _answer(exchange: Exchange, response: PlainResponse) -> None:
     closing = [(b"connection", b"close")] if exchange.leaves_body_unread else []
-    await exchange.answer(response.status_code, [*response.fields, *closing], response.body)
+    await exchange.answer(response.status, [*response.fields, *closing], response.body)
 
 
 async def _answer_cut_body(exchange: Exchange) -> None:

@@ -57,7 +57,7 @@ def load_exact(raw: bytes) -> Any:
     if is_too_deep(raw):
         raise ValueError("nested more than 1,000 levels deep")
     text = raw.decode()
-    return with_room(lambda: json.loads(text, parse_float=_read_decimal, parse_constant=_refuse_constant))
+    return with_room(lambda: _EXACT.decode(text))
 
 
 def _read_decimal(number: str) -> Decimal:
@@ -69,3 +69,6 @@ def _read_decimal(number: str) -> Decimal:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_EXACT: Final = json.JSONDecoder(parse_float=_read_decimal, parse_constant=_refuse_constant)

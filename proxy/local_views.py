@@ -14,11 +14,12 @@ from django.http import HttpRequest, QueryDict
 from keys.ledger_items import Denied, Identify, Known
 from keys.uuid7 import new_request_uuid
 from proxy.call_log import log_denial
+from proxy.data_plane_request import DataPlaneRequest
 from proxy.errors import bad_credential
 from proxy.messages_body import read_countable
 from proxy.model_pages import DEFAULT_LIMIT, MAX_LIMIT, describe, find_model, page_of
 from proxy.token_estimate import estimate_input_tokens, scale_to_tokenizer
-from proxy.views import DataPlaneRequest, DataPlaneView, PlainResponse, get_credential
+from proxy.views import DataPlaneView, PlainResponse, get_credential
 
 
 async def identify(request: DataPlaneRequest, *, model_asked: str = "", wants_models: bool = False) -> Known:

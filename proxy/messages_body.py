@@ -88,27 +88,35 @@ def _decode(raw: bytes) -> str:
         raise invalid_request(f"body: is not UTF-8 at byte {error.start}") from error
 
 
+class _BadNumber(ValueError):
+    """NaN, Infinity, -Infinity (Python's json reads them, JSON has none), or a float out of range."""
+
+
 def _load(text: str) -> tuple[Any, bool]:
     """The document, and whether a number in it can't be represented; which one is only looked for in that case."""
-    bad: list[str] = []
-
-    def read_float(number: str) -> float:
-        value = float(number)
-        if math.isinf(value):
-            bad.append(number)
-        return value
-
-    def read_constant(name: str) -> float:  # NaN, Infinity, -Infinity: Python's json reads them, JSON has none
-        bad.append(name)
-        return math.nan
-
     try:
-        loaded = with_room(lambda: json.loads(text, parse_float=read_float, parse_constant=read_constant))
+        try:
+            return with_room(lambda: _STRICT.decode(text)), False
+        except _BadNumber:
+            return with_room(lambda: json.loads(text)), True
     except json.JSONDecodeError as error:
         raise invalid_request(f"body: is not JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
     except ValueError as error:  # int() takes 4,300 digits at most
         raise invalid_request("body: has an integer of more than 4,300 digits") from error
-    return loaded, bool(bad)
+
+
+def _read_float(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise _BadNumber
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise _BadNumber
+
+
+_STRICT: Final = json.JSONDecoder(parse_float=_read_float, parse_constant=_refuse_constant)
 
 
 # -- The fields the service reads ------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Made by `opensvm.asgi` when the server starts; a test makes its own with another
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -54,6 +55,15 @@ class Service:
     calls: set[Call] = field(default_factory=set)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _unwatched: set[asyncio.Task[Any]] = field(default_factory=set)
+    _no_calls: asyncio.Event | None = None  # while somebody waits for the last one
+
+    def begin_call(self, call: Call) -> None:
+        self.calls.add(call)
+
+    def end_call(self, call: Call) -> None:
+        self.calls.discard(call)
+        if not self.calls and self._no_calls is not None:
+            self._no_calls.set()
 
     async def submit_new(self, item: Admit | Identify) -> LaneResult:
         """What the lane says to a request that was not begun yet. Raises a 529 `Refusal` when it can't take it."""
@@ -77,23 +87,24 @@ class Service:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def unwatch(self, task: asyncio.Task[Any]) -> None:
-        """The calls are over without it: what it does is in the journal."""
-        if not task.done():
-            self._tasks.discard(task)
-            self._unwatched.add(task)
-            task.add_done_callback(self._unwatched.discard)
-
     def close_after_tail(self, response: httpx.Response, chunks: Any) -> None:
         """Read what follows the last event, the `[DONE]`, so that the connection can be used again."""
         self.spawn(_read_tail(response, chunks), "upstream-tail")
 
     async def wait_for_calls(self, seconds: float) -> bool:
         """Until every call has ended; False if some had not by then."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        while self._tasks and (left := deadline - asyncio.get_running_loop().time()) > 0:
-            await asyncio.wait(set(self._tasks), timeout=left)
-        return not self._tasks
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.calls or self._tasks:
+                    await self._wait_for_change()
+        return not self.calls and not self._tasks
+
+    async def _wait_for_change(self) -> None:
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+        if self.calls:
+            self._no_calls = asyncio.Event()
+            await self._no_calls.wait()
 
 
 async def _read_tail(response: httpx.Response, chunks: Any) -> None:

@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from keys.journal import JournalFull
+from keys.lane import Lane, LaneStopped
 from keys.ledger_items import Settlement
 from proxy.service import Service
 
@@ -21,23 +22,34 @@ async def settle(settlement: Settlement, service: Service) -> bool:
     When neither can be written, the database has as long as it usually has.
     """
     lane, seconds = service.lane, service.rules.settle_seconds
-    committed = service.spawn(lane.submit(settlement), "settle")
+    committed = _post(settlement, lane)
     first = min(seconds, _SECONDS_WHILE_AWAY) if lane.is_away else seconds
     if await _is_committed(committed, first) or await _write_to_journal(settlement, service, committed):
         return True
+    committed.add_done_callback(_has_succeeded)  # reads an exception that nobody will wait for
     return await _is_committed(committed, seconds - first)
 
 
-async def _is_committed(committed: asyncio.Task[Any], seconds: float) -> bool:
-    await asyncio.wait({committed}, timeout=max(seconds, 0.0))
+def _post(settlement: Settlement, lane: Lane) -> asyncio.Future[Any]:
+    try:
+        return lane.post(settlement)
+    except LaneStopped as exc:
+        refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        refused.set_exception(exc)
+        return refused
+
+
+async def _is_committed(committed: asyncio.Future[Any], seconds: float) -> bool:
+    """`wait` leaves the future alone when the time is over: the lane goes on trying."""
+    await asyncio.wait((committed,), timeout=max(seconds, 0.0))
     return _has_succeeded(committed)
 
 
-def _has_succeeded(task: asyncio.Task[Any]) -> bool:
-    return task.done() and not task.cancelled() and task.exception() is None
+def _has_succeeded(committed: asyncio.Future[Any]) -> bool:
+    return committed.done() and not committed.cancelled() and committed.exception() is None
 
 
-async def _write_to_journal(settlement: Settlement, service: Service, committed: asyncio.Task[Any]) -> bool:
+async def _write_to_journal(settlement: Settlement, service: Service, committed: asyncio.Future[Any]) -> bool:
     """The lane goes on trying; it, or the next process, forgets the entry when the ledger has the row."""
     journal = service.journal
     if journal is None:
@@ -49,8 +61,7 @@ async def _write_to_journal(settlement: Settlement, service: Service, committed:
             "journal can't be written", extra={"event": "journal.failed", "request": settlement.request_id}
         )
         return False
-    committed.add_done_callback(lambda task: journal.forget([settlement.id]) if _has_succeeded(task) else None)
-    service.unwatch(committed)
+    committed.add_done_callback(lambda done: journal.forget([settlement.id]) if _has_succeeded(done) else None)
     logger.warning(
         "settlement went to the journal: the database does not take it",
         extra={"event": "ledger.journaled", "request": settlement.request_id},

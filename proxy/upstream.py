@@ -65,7 +65,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             response = await self._open_session().request(
                 request.method,
                 str(request.url),
-                headers=request.headers.multi_items(),
+                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
                 data=request.content,
                 allow_redirects=False,
             )
@@ -138,6 +138,17 @@ class Upstream:
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+
+def read_headers(response: httpx.Response, *names: bytes) -> list[str]:
+    """The first value of each; empty where there is none. Names in lower case.
+
+    `response.headers` tries an encoding on all of them at each look.
+    """
+    values: dict[bytes, bytes] = {}
+    for name, value in response.headers.raw:
+        values.setdefault(name.lower(), value)
+    return [values.get(name, b"").decode("latin-1") for name in names]
 
 
 @contextlib.contextmanager

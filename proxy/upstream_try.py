@@ -14,13 +14,13 @@ from keys.ledger_items import PassTrial
 from keys.sealing import KEY_COLUMN, KEY_TABLE
 from proxy import failures
 from proxy.answer_body import read_answer_body, read_error_body
-from proxy.answers import UnreadableAnswer, replace_model
+from proxy.answers import UnreadableAnswer, replace_known_model
 from proxy.outbox import Outbox
 from proxy.service import Service
 from proxy.sse import EventTooLarge
 from proxy.stream_relay import StreamRelay
 from proxy.tally import Ending, Tally
-from proxy.upstream import NotSent, Unanswered
+from proxy.upstream import NotSent, Unanswered, read_headers
 
 
 class UpstreamTry:
@@ -40,10 +40,11 @@ class UpstreamTry:
             return _transport_failure(exc)
         keeps_open = False
         try:
-            self._note_generation(response.headers.get("x-generation-id", ""))
-            if not response.is_success:
+            generation_id, content_type = read_headers(response, b"x-generation-id", b"content-type")
+            self._note_generation(generation_id)
+            if not 200 <= response.status_code < 300:
                 return self._classify(response, await read_error_body(response))
-            is_stream = response.headers.get("content-type", "").lower().startswith("text/event-stream")
+            is_stream = content_type.lower().startswith("text/event-stream")
             if not (is_stream and self._asked.is_stream):
                 return await self._read_answer(response)
             chunks = aiter(cast(httpx.AsyncByteStream, response.stream))
@@ -80,7 +81,7 @@ class UpstreamTry:
         self._tally.note_first_event()
         self._tally.usage = answer.usage
         self._tally.generation_id = answer.id or self._tally.generation_id
-        return Ending(last_bytes=replace_model(body, ("model",), self._asked.model))
+        return Ending(last_bytes=replace_known_model(body, answer.model, self._asked.model))
 
     def _note_generation(self, generation_id: str) -> None:
         """Where to ask for the cost, should this process be killed."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from django.http import HttpRequest
-from django.http.response import HttpResponseBase
 from rest_framework.views import APIView
 
 from keys.ledger_items import Caller
@@ -19,6 +18,7 @@ from keys.uuid7 import new_request_uuid, request_id_of
 from proxy.call import Call
 from proxy.call_log import log_denial
 from proxy.credentials import Credential, MalformedCredential, read_credential
+from proxy.data_plane_request import DataPlaneRequest
 from proxy.dialects import CHAT, MESSAGES, Dialect
 from proxy.errors import bad_credential, method_not_allowed
 from proxy.exchange import Exchange, Headers
@@ -31,28 +31,20 @@ _MAX_SESSION_CHARS = 256
 _UNSENDABLE = bytes(byte for byte in range(256) if byte != 9 and not 32 <= byte < 127)  # in a header, by our own client
 
 
-class DataPlaneRequest(HttpRequest):
-    """What `proxy.handler` hands to a view: Django's request with the exchange and the service beside it."""
-
-    exchange: Exchange
-    service: Service
-
-
-class CallResponse(HttpResponseBase):
+@dataclass(frozen=True, slots=True)
+class CallResponse:
     """The answer of a call under way; `proxy.handler` writes it."""
 
-    def __init__(self, call: Call) -> None:
-        super().__init__()
-        self.call = call
+    call: Call
 
 
-class PlainResponse(HttpResponseBase):
+@dataclass(frozen=True, slots=True)
+class PlainResponse:
     """An answer that is ready; `proxy.handler` writes it. `fields` are its headers."""
 
-    def __init__(self, body: bytes = b"", *, status: int = 200, fields: Headers | None = None) -> None:
-        super().__init__(status=status)
-        self.body = body
-        self.fields: Headers = [(b"content-type", b"application/json")] if fields is None else fields
+    body: bytes = b""
+    status: int = 200
+    fields: Headers = field(default_factory=lambda: [(b"content-type", b"application/json")])
 
 
 class DataPlaneView(APIView):
@@ -68,13 +60,15 @@ class DataPlaneView(APIView):
     permission_classes = ()
     throttle_classes = ()
 
-    async def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
+    async def dispatch(  # type: ignore[override]
+        self, request: Any, *args: Any, **kwargs: Any
+    ) -> CallResponse | PlainResponse:
         request.exchange.write_error = self.dialect.error_body
         if request.method == "OPTIONS":
             return self._answer_options(request)
         if request.method not in self.methods:
             raise method_not_allowed(request.method, self._allow)
-        handler: Callable[..., Awaitable[HttpResponseBase]] = getattr(self, request.method.lower())
+        handler: Callable[..., Awaitable[CallResponse | PlainResponse]] = getattr(self, request.method.lower())
         return await handler(request, *args, **kwargs)
 
     @property
@@ -100,7 +94,7 @@ class CallView(DataPlaneView):
         credential = get_credential(exchange)
         body, size = await _read_body(exchange, service, self.dialect)
         request_uuid = new_request_uuid()
-        exchange.request_id = request_id_of(request_uuid)
+        exchange.name(request_id_of(request_uuid))
         asked = Asked(
             id=request_uuid,
             request_id=exchange.request_id,

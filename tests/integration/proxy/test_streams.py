@@ -368,10 +368,15 @@ class HeldLane:
         self.is_away = False
 
     async def submit(self, item: LaneItem) -> LaneResult:
-        if isinstance(item, Settlement):
-            self.waiting.set()
-            await self._released.wait()
         return await self._lane.submit(item)
+
+    def post(self, item: Settlement) -> asyncio.Future[LaneResult]:
+        return asyncio.ensure_future(self._hold(item))
+
+    async def _hold(self, item: Settlement) -> LaneResult:
+        self.waiting.set()
+        await self._released.wait()
+        return await self._lane.post(item)
 
     def release(self) -> None:
         self._plane.call_soon(self._released.set)

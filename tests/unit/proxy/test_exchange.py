@@ -49,7 +49,9 @@ def part(body: bytes, *, more: bool = True) -> dict[str, Any]:
 
 def exchange_with(server: Server, *headers: tuple[bytes, bytes], budget: BodyBudget | None = None) -> Exchange:
     scope = {"method": "POST", "headers": list(headers), "client": ("127.0.0.1", "5000")}
-    return Exchange(scope, server.receive, server.send, "req_1", LIMITS, budget or BodyBudget(1000))
+    exchange = Exchange(scope, server.receive, server.send, LIMITS, budget or BodyBudget(1000))
+    exchange.name("req_1")
+    return exchange
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -146,10 +148,47 @@ def test_a_client_that_leaves_in_its_body_is_told_apart() -> None:
         run(exchange_with(Server([part(b"x"), LEFT])).read_body())
 
 
-def test_left_returns_when_the_client_has_gone() -> None:
-    server = Server([part(b"", more=False), LEFT, part(b"never read")])
-    run(exchange_with(server).left())
+def test_who_watches_hears_once_that_the_client_has_gone() -> None:
+    server = Server([part(b"", more=False), LEFT, LEFT])
+    heard: list[str] = []
+
+    async def watch() -> None:
+        exchange_with(server).watch(lambda: heard.append("left"))
+        await asyncio.sleep(0.02)
+
+    run(watch())
+    assert heard == ["left"]
     assert len(server.incoming) == 1
+
+
+def test_who_does_not_watch_any_more_hears_nothing() -> None:
+    server = Server([0.01, LEFT])
+    heard: list[str] = []
+
+    async def watch() -> None:
+        exchange = exchange_with(server)
+        exchange.watch(lambda: heard.append("left"))
+        exchange.unwatch()
+        await asyncio.sleep(0.03)
+
+    run(watch())
+    assert not heard
+
+
+def test_a_server_that_fails_to_say_whether_the_client_is_there_counts_as_left() -> None:
+    heard: list[str] = []
+
+    async def broken() -> Any:
+        raise OSError("gone")
+
+    async def watch() -> None:
+        exchange = exchange_with(Server())
+        exchange.receive = broken
+        exchange.watch(lambda: heard.append("left"))
+        await asyncio.sleep(0.01)
+
+    run(watch())
+    assert heard == ["left"]
 
 
 # -- Answering -------------------------------------------------------------------------------------------------------

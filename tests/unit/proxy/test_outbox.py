@@ -37,7 +37,7 @@ class Client:
     @property
     def exchange(self) -> Exchange:
         limits = BodyLimits(1, 1.0, 1.0, 1)
-        return Exchange({"method": "POST", "headers": []}, self.receive, self.send, "req_1", limits, BodyBudget(1))
+        return Exchange({"method": "POST", "headers": []}, self.receive, self.send, limits, BodyBudget(1))
 
     @property
     def status(self) -> int | None:
