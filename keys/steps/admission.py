@@ -15,7 +15,7 @@ from keys.model_names import alias_candidates, upstream_model, variant_of
 from keys.models import Cooldown, KeyState, OpenRouterKey
 from keys.selection import Candidate, Rotation
 from keys.steps.clean import clean_text
-from keys.steps.statements import Row, Statements
+from keys.steps.statements import Row, Selections, Statements
 
 MESSAGES_SCOPE = "messages"
 MAX_RETRY_AFTER_SECONDS = 60
@@ -44,6 +44,10 @@ class KnownClient:
 
 def read_clients(sql: Statements, digests: Collection[str]) -> dict[str, KnownClient]:
     """By digest; one statement, at every call: what an operator revokes is refused by the next request."""
+    return _known_clients(sql, sql.read_clients(sorted(digests)))
+
+
+def _known_clients(sql: Statements, rows: Iterable[Row]) -> dict[str, KnownClient]:
     return {
         digest: KnownClient(
             id=sql.read_uuid(client_id) or UUID(int=0),
@@ -53,7 +57,7 @@ def read_clients(sql: Statements, digests: Collection[str]) -> dict[str, KnownCl
             revoked_at=sql.read_stamp(revoked_at),
             last_used_at=sql.read_stamp(last_used_at),
         )
-        for digest, client_id, name, scopes, expires_at, revoked_at, last_used_at in sql.read_clients(sorted(digests))
+        for digest, client_id, name, scopes, expires_at, revoked_at, last_used_at in rows
     }
 
 
@@ -93,12 +97,12 @@ class Admission:
             is_trial=candidate.is_due,
         )
 
-    def flush(self, admitted: Sequence[Row] = ()) -> None:
+    def flush(self, admitted: Sequence[Row] = (), *, is_last: bool = False) -> None:
         """Write what was selected, and who is in flight with it; the next selection reads the keys anew."""
-        selected = sorted(self._selected.values(), key=lambda candidate: candidate.key_id)
-        if selected or admitted:
-            chosen = [(c.key_id, c.turn, c.times_selected) for c in selected]
-            self.sql.save_selections(self.turn, chosen, admitted, self.now)
+        if self._selected or admitted:
+            selected = sorted(self._selected.values(), key=lambda candidate: candidate.key_id)
+            selections = Selections(self.turn, [(c.key_id, c.turn, c.times_selected) for c in selected])
+            self.sql.save_selections(selections, admitted, now=self.now, is_last=is_last)
         self._selected.clear()
         self._rotations.clear()
 
@@ -174,18 +178,19 @@ def find_shortage(variant: str, now: dt.datetime) -> NoKey:
 
 @dataclass(frozen=True, slots=True)
 class Doorman:
-    """Clients and aliases of the requests that ask for admission, read once for the batch."""
+    """The Pool's counter, and clients and aliases of the requests that ask for admission, read once for the batch."""
 
+    turn: int
     clients: dict[str, KnownClient]
     aliases: dict[str, str]
 
     @classmethod
     def read(cls, sql: Statements, asked: Collection[Admit]) -> Doorman:
-        """Two statements."""
-        clients = read_clients(sql, {item.client_digest for item in asked})
-        names = {name for item in asked for name in alias_candidates(item.model_asked)}
+        """Locks the Pool."""
+        names = {name for model in {item.model_asked for item in asked} for name in alias_candidates(model)}
         storable = sorted(name for name in names if name == clean_text(name, MAX_MODEL_CHARS))
-        return cls(clients, sql.read_aliases(storable) if storable else {})
+        view = sql.open_pool(sorted({item.client_digest for item in asked}), storable)
+        return cls(view.turn, _known_clients(sql, view.clients), view.aliases)
 
     def touch(self, sql: Statements, used: Iterable[KnownClient], now: dt.datetime) -> None:
         """`last_used_at`, at most once a minute for each client."""

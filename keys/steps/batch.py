@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from django.db import transaction
+
 from keys.causes import BenchPolicy
 from keys.ledger_items import (
     Admit,
@@ -24,7 +26,7 @@ from keys.ledger_items import (
 from keys.steps import cooldowns, settlement
 from keys.steps.admission import MAX_MODEL_CHARS, Admission, Doorman, admit, most_tried, switch
 from keys.steps.clean import clean_text
-from keys.steps.database import open_statements
+from keys.steps.database import open_lean_statements, open_statements
 from keys.steps.identification import identify
 from keys.steps.statements import Row, Statements
 
@@ -86,30 +88,43 @@ class Batch:
     after_commit: list[Callable[[], None]] = field(default_factory=list)
 
     def run(self) -> list[LaneResult]:
-        """One transaction; raises what the database raises, with nothing written."""
-        with open_statements() as sql:
-            self._run(_Asked.sort(self.items), sql)
+        """One transaction; raises what the database raises, with nothing written.
+
+        When every settlement is the first of its request and no outcome touches a cooldown, a lean one.
+        """
+        asked = _Asked.sort(self.items)
+        opened = open_statements if asked.outcomes else open_lean_statements
+        with opened(lazy_disk=not asked.settlements) as sql:
+            repeats = self._run(asked, sql)
+            if asked.outcomes:
+                settlement.improve_all(repeats, self.now)
+        if not asked.outcomes and repeats:
+            with transaction.atomic():
+                settlement.improve_all(repeats, self.now)
         for log in self.after_commit:
             log()
         return [self.results.get(index) for index in range(len(self.items))]
 
-    def _run(self, asked: _Asked, sql: Statements) -> None:
-        settlements = asked.settlements
-        if not settlements:
-            sql.commit_without_waiting_for_disk()
+    def _run(self, asked: _Asked, sql: Statements) -> list[Settlement]:
+        """Answers the repeats, which may improve rows that are written now."""
+        settlements, admission = asked.settlements, None
         if asked.needs_pool:
-            turn = sql.lock_pool()
-            self._apply_outcomes(asked.outcomes, turn)
+            doorman = Doorman.read(sql, [item for _, item in asked.admits])
+            self._apply_outcomes(asked.outcomes, doorman.turn)
             if asked.admits or asked.switches:
-                self._admit_and_switch(asked, sql, turn)
+                admission = self._select(asked, sql, doorman)
                 settlements = [*settlements, *self._settlements_without_key(asked.admits)]
         if asked.identifies:
             found = identify([item for _, item in asked.identifies], sql=sql, now=self.now)
             self.results.update(zip((index for index, _ in asked.identifies), found, strict=True))
-        for orphan in settlement.settle(settlements, sql=sql, now=self.now):
+        settled = settlement.settle_once(settlements, sql=sql, now=self.now)
+        for orphan in settled.orphans:
             self.after_commit.append(lambda orphan=orphan: _log_orphan(orphan))  # type: ignore[misc]
         # the attempts of requests that go on; those of settled ones were written with their row
         settlement.write_attempts([(item.id, failed) for _, item in asked.switches for failed in item.failures], sql)
+        if admission is not None:
+            admission.flush(self._in_flight_rows(sql, asked.admits), is_last=True)
+        return settled.repeats
 
     def _apply_outcomes(self, outcomes: Sequence[Settlement | PassTrial | Switch], turn: int) -> None:
         """What trials and failed tries mean for the cooldowns, before anyone selects a key."""
@@ -124,14 +139,13 @@ class Batch:
             if isinstance(item, Settlement) and item.holds_trial and not item.trial_passed:
                 cooldowns.free_trial(item.id)
 
-    def _admit_and_switch(self, asked: _Asked, sql: Statements, turn: int) -> None:
-        """Select keys for those who wait."""
-        doorman = Doorman.read(sql, [item for _, item in asked.admits]) if asked.admits else Doorman({}, {})
+    def _select(self, asked: _Asked, sql: Statements, doorman: Doorman) -> Admission:
+        """Keys for those who wait. The caller flushes."""
         admission = Admission(
             sql=sql,
             now=self.now,
             trial_seconds=self.rules.trial_seconds,
-            turn=turn,
+            turn=doorman.turn,
             wanted=len(asked.admits) + len(asked.switches) + most_tried(item for _, item in asked.switches),
         )
         for index, moved in asked.switches:
@@ -139,11 +153,9 @@ class Batch:
         for index, item in asked.admits:
             self.results[index] = admit(item, doorman=doorman, admission=admission)
         self._move_in_flight(sql, asked.switches)
-        admission.flush(self._in_flight_rows(sql, asked.admits))
-        used = [
-            doorman.clients[item.client_digest] for n, item in asked.admits if isinstance(self.results[n], Admitted)
-        ]
-        doorman.touch(sql, used, self.now)
+        admitted = (item for index, item in asked.admits if isinstance(self.results[index], Admitted))
+        doorman.touch(sql, (doorman.clients[item.client_digest] for item in admitted), self.now)
+        return admission
 
     def _move_in_flight(self, sql: Statements, switches: Sequence[tuple[int, Switch]]) -> None:
         moved = [

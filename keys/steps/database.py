@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
-from django.db import connection, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from keys.steps.postgresql import PostgresStatements
@@ -27,13 +28,46 @@ def tune_connection(connection: BaseDatabaseWrapper) -> None:
 
 
 @contextlib.contextmanager
-def open_statements() -> Iterator[Statements]:
-    """A transaction, and what may be asked in it."""
+def open_statements(*, lazy_disk: bool = False) -> Iterator[Statements]:
+    """Django's transaction, and the statements that may be asked in it.
+
+    lazy_disk: its commit need not wait for the disk. On SQLite the connection is set to that before.
+    """
+    connection: Any = connections[DEFAULT_DB_ALIAS]
     with transaction.atomic(), connection.wrap_database_errors:
-        raw = connection.connection
         if connection.vendor == "postgresql":
-            with psycopg.Cursor(raw) as cursor:  # Django's own sends the values inside of the text
-                yield PostgresStatements(connection, cursor)
+            yield PostgresStatements(connection, connection.connection, owns_transaction=False, lazy_disk=lazy_disk)
         else:
-            with contextlib.closing(raw.cursor()) as cursor:
-                yield SqliteStatements(connection, cursor)
+            yield SqliteStatements(connection, connection.connection.cursor())
+
+
+@contextlib.contextmanager
+def open_lean_statements(*, lazy_disk: bool) -> Iterator[Statements]:
+    """As `open_statements`, without Django's transaction: the ORM may only read in it."""
+    connection: Any = connections[DEFAULT_DB_ALIAS]
+    if connection.in_atomic_block:  # of a test
+        with open_statements(lazy_disk=lazy_disk) as sql:
+            yield sql
+    elif connection.vendor == "postgresql":
+        with _lean_postgresql(connection, lazy_disk=lazy_disk) as sql:
+            yield sql
+    else:
+        with connection.wrap_database_errors, connection.write_transaction():
+            yield SqliteStatements(connection, connection.connection.cursor())
+
+
+@contextlib.contextmanager
+def _lean_postgresql(connection: Any, *, lazy_disk: bool) -> Iterator[Statements]:
+    connection.ensure_connection()
+    raw = connection.connection
+    with connection.wrap_database_errors:
+        sql = PostgresStatements(connection, raw, owns_transaction=True, lazy_disk=lazy_disk)
+        try:
+            yield sql
+            sql.commit()
+        except BaseException:
+            try:
+                raw.rollback()
+            except psycopg.Error:
+                connection.close()
+            raise

@@ -20,7 +20,9 @@ from keys.steps.statements import (
     CLIENT_COLUMNS,
     IN_FLIGHT_COLUMNS,
     LEDGER_COLUMNS,
+    PoolView,
     Row,
+    Selections,
     Settled,
     Statements,
     candidate_texts,
@@ -78,44 +80,65 @@ _MOVE = (
     "UPDATE keys_inflight i SET key_id = moved.key_id FROM (SELECT (r->>0)::uuid AS id, (r->>1)::uuid AS key_id "
     "FROM jsonb_array_elements(%s::jsonb) r) AS moved WHERE i.id = moved.id AND i.id IN (SELECT id FROM held)"
 )
-_LATER = "SET LOCAL synchronous_commit = off"
+_LOCK = "SELECT turn FROM keys_pool WHERE id = 1 FOR NO KEY UPDATE"
+_CLIENTS = f"SELECT {CLIENT_COLUMNS} FROM keys_client WHERE digest = ANY(string_to_array(%s, ','))"  # noqa: S608
+_ALIASES = "SELECT name, target FROM keys_modelalias WHERE name = ANY(%s)"
 
 
 class PostgresStatements(Statements):
-    def __init__(self, connection: BaseDatabaseWrapper, cursor: psycopg.Cursor[Any]) -> None:
-        super().__init__(connection, cursor)
-        self._first: str | None = None  # a statement that goes along with the next
+    """`owns_transaction`: BEGIN and COMMIT are sent from here, with the first and the last statement."""
+
+    def __init__(
+        self, connection: BaseDatabaseWrapper, raw: psycopg.Connection[Any], *, owns_transaction: bool, lazy_disk: bool
+    ) -> None:
+        super().__init__(connection, psycopg.Cursor(raw))
+        self._raw = raw
+        self._owns_transaction = owns_transaction
+        self._lazy_disk = lazy_disk
 
     def stamp(self, value: dt.datetime) -> str:
         return value.isoformat()
 
-    def _ask(self, text: str, params: Sequence[Any], many: bool, context: dict[str, Any]) -> None:
-        raw: psycopg.Connection[Any] = self._connection.connection
-        if self._first is None and raw.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-            self._cursor.execute(text, params)
-            return
-        with raw.pipeline():  # BEGIN is not waited for
-            if self._first:
-                psycopg.Cursor(raw).execute(self._first)
-            self._cursor.execute(text, params)
-        self._first = None
+    def _together(self, texts: Sequence[str], params: Sequence[Any]) -> list[list[Row]]:
+        """Several statements in one round trip; the rows of each."""
+        self._cursor, cursor = psycopg.ClientCursor(self._raw), self._cursor
+        try:
+            self._execute("; ".join(texts), params)
+            found = [list(self._cursor.fetchall()) if self._cursor.description else []]
+            while self._cursor.nextset():
+                found.append(list(self._cursor.fetchall()) if self._cursor.description else [])
+        finally:
+            self._cursor = cursor
+        return found
+
+    @property
+    def _has_begun(self) -> bool:
+        return self._raw.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE
+
+    def commit(self) -> None:
+        if self._has_begun:
+            self._execute("COMMIT")
 
     # -- admission ---------------------------------------------------------------------------------------------------
-    def commit_without_waiting_for_disk(self) -> None:
-        self._first = _LATER
-
     def lock_pool(self) -> int:
-        return int(self._rows("SELECT turn FROM keys_pool WHERE id = 1 FOR NO KEY UPDATE")[0][0])
+        return int(self._rows(_LOCK)[0][0])
+
+    def open_pool(self, digests: Sequence[str], names: Sequence[str]) -> PoolView:
+        before = ["BEGIN"] if self._owns_transaction else []
+        if self._lazy_disk:
+            before.append("SET LOCAL synchronous_commit = off")
+        found = self._together([*before, _LOCK, _CLIENTS, _ALIASES], [",".join(digests), list(names)])
+        ((turn,),), clients, aliases = found[-3:]
+        return PoolView(turn, clients, dict(aliases))
 
     def save_turn(self, turn: int) -> None:
         self._execute("UPDATE keys_pool SET turn = %s WHERE id = 1", [turn])
 
     def read_clients(self, digests: Sequence[str]) -> list[Row]:
-        text = f"SELECT {CLIENT_COLUMNS} FROM keys_client WHERE digest = ANY(string_to_array(%s, ','))"  # noqa: S608
-        return self._rows(text, [",".join(digests)])
+        return self._rows(_CLIENTS, [",".join(digests)])
 
     def read_aliases(self, names: Sequence[str]) -> dict[str, str]:
-        return dict(self._rows("SELECT name, target FROM keys_modelalias WHERE name = ANY(%s)", [list(names)]))
+        return dict(self._rows(_ALIASES, [list(names)]))
 
     def touch_clients(self, client_ids: Sequence[UUID], now: dt.datetime) -> None:
         self._execute(_TOUCH, [self.stamp(now), _joined(client_ids)])
@@ -137,10 +160,14 @@ class PostgresStatements(Statements):
         self._execute(text, [trial.hex, self.stamp(now), list(cooldown_ids)])
 
     def save_selections(
-        self, turn: int, selected: Sequence[tuple[UUID, int, int]], admitted: Sequence[Row], now: dt.datetime
+        self, selections: Selections, admitted: Sequence[Row], *, now: dt.datetime, is_last: bool
     ) -> None:
-        keys = json.dumps([(key.hex, its_turn, times) for key, its_turn, times in selected])
-        self._execute(_SAVE_SELECTIONS, [turn, json.dumps(admitted), self.stamp(now), keys])
+        keys = json.dumps([(key.hex, turn, times) for key, turn, times in selections.keys])
+        params = [selections.turn, json.dumps(admitted), self.stamp(now), keys]
+        if is_last and self._owns_transaction:
+            self._together([_SAVE_SELECTIONS, "COMMIT"], params)
+        else:
+            self._execute(_SAVE_SELECTIONS, params)
 
     # -- in flight and ledger ----------------------------------------------------------------------------------------
     def move_in_flight(self, moved: Sequence[tuple[UUID, UUID]]) -> None:
@@ -148,7 +175,11 @@ class PostgresStatements(Statements):
         self._execute(_MOVE, [_joined([request for request, _ in moved]), rows])
 
     def settle_rows(self, ids: Sequence[str], rows: Sequence[Row]) -> Settled:
-        ((in_flight, inserted),) = self._rows(_SETTLE, [",".join(ids), json.dumps(rows)])
+        params = [",".join(ids), json.dumps(rows)]
+        if self._has_begun or not self._owns_transaction:
+            ((in_flight, inserted),) = self._rows(_SETTLE, params)
+        else:  # all there is to do
+            _, ((in_flight, inserted),), _ = self._together(["BEGIN", _SETTLE, "COMMIT"], params)
         return Settled(_split(in_flight), _split(inserted))
 
     def insert_attempts(self, rows: Sequence[Row]) -> None:

@@ -11,7 +11,7 @@ import dataclasses
 import datetime as dt
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from keys.causes import Cause
@@ -40,28 +40,53 @@ class _Known:
         return is_lost or is_better_known or bool(item.generation_id and not self.generation_id)
 
 
-def settle(items: Sequence[Settlement], *, sql: Statements, now: dt.datetime) -> list[UUID]:
-    """Settle each once; answers the ids of tries that had neither an InFlight nor a ledger row."""
+@dataclass(frozen=True, slots=True)
+class SettledOnce:
+    """`orphans` had neither an InFlight nor a ledger row; `repeats` have one that they may improve."""
+
+    orphans: Sequence[UUID] = ()
+    repeats: list[Settlement] = field(default_factory=list)
+
+
+def settle(items: Sequence[Settlement], *, sql: Statements, now: dt.datetime) -> Sequence[UUID]:
+    """Settle each once and improve what was; answers the ids of orphans."""
+    settled = settle_once(items, sql=sql, now=now)
+    improve_all(settled.repeats, now)
+    return settled.orphans
+
+
+def settle_once(items: Sequence[Settlement], *, sql: Statements, now: dt.datetime) -> SettledOnce:
+    """Whoever may improve a row is answered; it may have been written now, by another item for the same request."""
     fresh: dict[str, Settlement] = {}
     repeats = []
     for item in items:
         if fresh.setdefault(item.id.hex, item) is not item:
             repeats.append(item)
     if not fresh:
-        return []
+        return SettledOnce()
     found = sql.settle_rows(list(fresh), ledger_rows(fresh.values(), sql, now))
     write_attempts([(item.id, failed) for item in items for failed in item.failures], sql)
     if len(found.inserted) < len(fresh):  # repeats, or in flight again after they had been settled as lost
-        repeats = [*_improving([item for row, item in fresh.items() if row not in found.inserted]), *repeats]
-    for item in repeats:  # after the rows that they improve
-        improve(item, now)
+        repeats = [*(item for row, item in fresh.items() if row not in found.inserted), *repeats]
     if len(found.in_flight) == len(fresh):
-        return []
-    return [
+        return SettledOnce((), repeats)
+    orphans = [
         item.id
         for row, item in fresh.items()  # without a try it need not have been in flight
         if item.attempts and row in found.inserted and row not in found.in_flight
     ]
+    return SettledOnce(orphans, repeats)
+
+
+def improve_all(repeats: Sequence[Settlement], now: dt.datetime) -> None:
+    """In their order. Nothing is asked if there are none; else one query, and some for each that knows more."""
+    if not repeats:
+        return
+    rows = RequestLog.objects.filter(pk__in={item.id for item in repeats})
+    known = {row: _Known(*had) for row, *had in rows.values_list("pk", "cause", "cost_source", "generation_id")}
+    for item in repeats:
+        if item.id in known and known[item.id].can_be_improved_by(item):
+            improve(item, now)
 
 
 def improve(item: Settlement, now: dt.datetime) -> bool:
@@ -250,10 +275,3 @@ def _never_asked(
         created_at=item.created_at,
         caller=item.caller,
     )
-
-
-def _improving(items: Sequence[Settlement]) -> list[Settlement]:
-    """Those whose rows know less than they do."""
-    rows = RequestLog.objects.filter(pk__in=[item.id for item in items])
-    known = {row: _Known(*had) for row, *had in rows.values_list("pk", "cause", "cost_source", "generation_id")}
-    return [item for item in items if item.id in known and known[item.id].can_be_improved_by(item)]

@@ -20,6 +20,7 @@ from keys.steps.statements import (
     IN_FLIGHT_COLUMNS,
     LEDGER_COLUMNS,
     Row,
+    Selections,
     Settled,
     Statements,
     candidate_texts,
@@ -72,11 +73,11 @@ class SqliteStatements(Statements):
         self._execute(text + _marks(_size(len(cooldown_ids))), params)
 
     def save_selections(
-        self, turn: int, selected: Sequence[tuple[UUID, int, int]], admitted: Sequence[Row], now: dt.datetime
+        self, selections: Selections, admitted: Sequence[Row], *, now: dt.datetime, is_last: bool
     ) -> None:
-        if selected:
-            self._execute(_SAVE_TURN, [turn])
-            rows = [(key.hex, its_turn, times) for key, its_turn, times in selected]
+        if selections.keys:
+            self._execute(_SAVE_TURN, [selections.turn])
+            rows = [(key.hex, turn, times) for key, turn, times in selections.keys]
             self._execute(_save_keys(_size(len(rows))), [self.stamp(now), *_flat(rows)])
         if admitted:
             self._execute(_insert("keys_inflight", IN_FLIGHT_COLUMNS, _IN_FLIGHT_AGAIN, len(admitted)), _flat(admitted))

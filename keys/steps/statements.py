@@ -68,6 +68,23 @@ class Settled:
     inserted: Collection[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Selections:
+    """keys: (id, its new turn, how often it was selected)"""
+
+    turn: int
+    keys: Sequence[tuple[UUID, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """What `open_pool` read: the round robin's counter, `CLIENT_COLUMNS` of those asked for, and their aliases."""
+
+    turn: int
+    clients: list[Row]
+    aliases: dict[str, str]
+
+
 class Statements(abc.ABC):
     """Bound to one open connection, inside a transaction. Every method is one statement unless it says otherwise.
 
@@ -112,12 +129,15 @@ class Statements(abc.ABC):
         return list(self._cursor.fetchall())
 
     # -- admission ---------------------------------------------------------------------------------------------------
-    def commit_without_waiting_for_disk(self) -> None:  # noqa: B027 - not every database is told by a statement
-        """For a batch that settles nothing. On SQLite `keys.lane_writer` sets the connection's pragma before."""
-
     @abc.abstractmethod
     def lock_pool(self) -> int:
         """The round robin's counter; other admissions wait until this transaction ends."""
+
+    def open_pool(self, digests: Sequence[str], names: Sequence[str]) -> PoolView:
+        """Lock the Pool and read who asks for what. Three statements on SQLite."""
+        turn = self.lock_pool()
+        clients = self.read_clients(digests) if digests else []
+        return PoolView(turn, clients, self.read_aliases(names) if names else {})
 
     @abc.abstractmethod
     def save_turn(self, turn: int) -> None: ...
@@ -156,12 +176,12 @@ class Statements(abc.ABC):
 
     @abc.abstractmethod
     def save_selections(
-        self, turn: int, selected: Sequence[tuple[UUID, int, int]], admitted: Sequence[Row], now: dt.datetime
+        self, selections: Selections, admitted: Sequence[Row], *, now: dt.datetime, is_last: bool
     ) -> None:
-        """The Pool's counter, the keys' turns and the InFlight rows.
+        """The Pool's counter, the keys' turns and the InFlight rows. Three statements on SQLite.
 
-        selected: (key id, its new turn, how often it was selected). admitted: `IN_FLIGHT_COLUMNS`; a batch whose
-        commit was lost may run twice. Three statements on SQLite.
+        admitted: `IN_FLIGHT_COLUMNS`; a batch whose commit was lost may run twice. is_last: nothing follows in this
+        transaction.
         """
 
     # -- in flight and ledger ----------------------------------------------------------------------------------------

@@ -7,8 +7,10 @@ beside the database; the kernel gives the lock up when its holder dies.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from django.db import OperationalError
@@ -20,7 +22,25 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._lock_fd: int | None = None
+        self._lock_fd: int | None = None  # open for as long as the connection
+        self._is_locked = False
+
+    @contextlib.contextmanager
+    def write_transaction(self) -> Iterator[None]:
+        """A transaction without Django's book-keeping: the ORM may only read in it. Raises sqlite3's own errors."""
+        self.ensure_connection()
+        self._acquire_write_lock()
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self._still_in_transaction():
+                    self.connection.execute("ROLLBACK")
+                raise
+        finally:
+            self._release_write_lock()
 
     def _start_transaction_under_autocommit(self) -> None:
         self._acquire_write_lock()
@@ -47,27 +67,37 @@ class DatabaseWrapper(base.DatabaseWrapper):
         try:
             super()._close()  # type: ignore[misc]
         finally:
-            self._release_write_lock()
+            self._close_lock_file()
 
     def _still_in_transaction(self) -> bool:
         return self.connection is not None and bool(self.connection.in_transaction)
 
     def _acquire_write_lock(self) -> None:
-        name = str(self.settings_dict["NAME"])
-        if self._lock_fd is not None or self.is_in_memory_db():
+        if self._is_locked or self.is_in_memory_db():
             return
-        try:
-            fd = os.open(f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            raise OperationalError(f"unable to open the lock file beside the database: {exc.strerror}") from exc
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        except BaseException:
-            os.close(fd)
-            raise
-        self._lock_fd = fd
+        while True:
+            if self._lock_fd is None:
+                self._lock_fd = self._open_lock_file()
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+            if os.fstat(self._lock_fd).st_nlink:
+                break
+            self._close_lock_file()  # somebody removed it: the others queue on another one
+        self._is_locked = True
 
     def _release_write_lock(self) -> None:
+        if self._is_locked and self._lock_fd is not None:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+        self._is_locked = False
+
+    def _close_lock_file(self) -> None:
+        self._is_locked = False
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
+
+    def _open_lock_file(self) -> int:
+        name = str(self.settings_dict["NAME"])
+        try:
+            return os.open(f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise OperationalError(f"unable to open the lock file beside the database: {exc.strerror}") from exc
