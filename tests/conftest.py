@@ -35,6 +35,7 @@ def _load_settings() -> None:
     del os.environ["DJANGO_SETTINGS_MODULE"]  # or xdist's workers would read the settings before they come here
     if settings.IS_SQLITE:  # a file, because threads with own connections take part: the lane is one
         database.setdefault("TEST", {})["NAME"] = str(VAR_DIR / "test.sqlite3")
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the slow one takes 0.3 s a user
 
 
 _load_settings()

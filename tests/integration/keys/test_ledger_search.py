@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models import Model
 from django.test.utils import CaptureQueriesContext
 
 from keys import ledger_search
 from keys.ledger_search import Search, find_page, first_id_of, moment_of
-from keys.models import RequestLog
+from keys.models import RequestLog, TrafficHour, UsageDay, UsageHour, Watermark
 from keys.services.rollups import aggregate_usage
 from keys.usage import Where
 
@@ -24,6 +25,7 @@ NOON = dt.datetime(2026, 5, 4, 12, 0, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
 KEYS = [uuid.UUID(int=n) for n in (11, 12)]
 CLIENTS = [uuid.UUID(int=n) for n in (1, 2, 3)]
+TABLES: list[type[Model]] = [RequestLog, UsageHour, UsageDay, TrafficHour, Watermark]
 OUTCOMES = [
     (200, "", ""),
     (200, "", ""),
@@ -39,32 +41,44 @@ def add_row(at: dt.datetime, **values: Any) -> RequestLog:
     return RequestLog.objects.create(id=request, **facts | values)
 
 
+@pytest.fixture(scope="module")
+def built() -> dict[type[Model], list[Any]]:
+    """All rows that the first test's ledger came to: to sum them takes longer than any search."""
+    return {}
+
+
 @pytest.fixture
-def ledger(monkeypatch: pytest.MonkeyPatch) -> list[RequestLog]:
+def ledger(monkeypatch: pytest.MonkeyPatch, built: dict[type[Model], list[Any]]) -> list[RequestLog]:
     """Two days of requests, the last hours of them not summed yet; pages and readings are small."""
     monkeypatch.setattr(ledger_search, "PAGE_ROWS", 5)
     monkeypatch.setattr(ledger_search, "MOST_ROWS_READ", 12)
     monkeypatch.setattr(ledger_search, "MOST_HOURS", 4)
     monkeypatch.setattr(ledger_search, "MOST_SUMS_READ", 6)
+    if built:
+        for model, rows in built.items():
+            model._default_manager.bulk_create(rows)
+    else:
+        build_ledger()
+        built.update((model, list(model._default_manager.all())) for model in TABLES)
+    return sorted(built[RequestLog], key=lambda row: row.pk)
+
+
+def build_ledger() -> None:
     chance = random.Random(5)
-    rows = []
     for n in range(140):
         status, error, cause = chance.choice(OUTCOMES)
-        rows.append(
-            add_row(
-                NOON + n * HOUR / 3 + dt.timedelta(seconds=chance.randrange(600)),
-                client_id=CLIENTS[0 if n % 9 else 1],
-                key_id=None if cause == "no_key" else chance.choice(KEYS),
-                model_asked=chance.choice(["opus", "haiku"]),
-                model_sent=chance.choice(["a/opus", "a/haiku", "b/rare" if n % 40 == 0 else "a/opus"]),
-                status=status,
-                error_type=error,
-                cause=cause,
-                generation_id=f"gen-{n}",
-            )
+        add_row(
+            NOON + n * HOUR / 3 + dt.timedelta(seconds=chance.randrange(600)),
+            client_id=CLIENTS[0 if n % 9 else 1],
+            key_id=None if cause == "no_key" else chance.choice(KEYS),
+            model_asked=chance.choice(["opus", "haiku"]),
+            model_sent=chance.choice(["a/opus", "a/haiku", "b/rare" if n % 40 == 0 else "a/opus"]),
+            status=status,
+            error_type=error,
+            cause=cause,
+            generation_id=f"gen-{n}",
         )
     aggregate_usage(NOON + 40 * HOUR)
-    return rows
 
 
 def all_pages(search: Search) -> list[RequestLog]:
@@ -119,8 +133,6 @@ def test_all_pages_together_are_all_that_match(ledger: list[RequestLog], search:
 
 @pytest.mark.parametrize(("search", "matches"), SEARCHES.values(), ids=SEARCHES)
 def test_a_search_needs_no_roll_up(ledger: list[RequestLog], search: Search, matches: Any) -> None:
-    from keys.models import TrafficHour, UsageHour, Watermark
-
     for model in (TrafficHour, UsageHour, Watermark):
         model.objects.all().delete()
 
