@@ -42,14 +42,5 @@ _load_settings()
 hermetic.block_network()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test that flushes the database gets back what migrations made: mixed with ones that don't, it can't."""
-    for item in items:
-        marker = item.get_closest_marker("django_db")
-        is_transactional = marker is not None and marker.kwargs.get("transaction", False)
-        if isinstance(item, pytest.Function) and (is_transactional or "transactional_db" in item.fixturenames):
-            item.fixturenames.insert(0, "django_db_serialized_rollback")
-
-
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(VAR_DIR, ignore_errors=True)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 def plane(
     request: pytest.FixtureRequest,
     sandbox: SandboxFixture,
-    django_db_serialized_rollback: None,  # the rows that migrations made come back after each flush
     transactional_db: None,
 ) -> Iterator[DataPlane]:
     """A running data plane with one client and no keys. `@pytest.mark.plane(name=value)` changes its rules."""

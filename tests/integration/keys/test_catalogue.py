@@ -172,7 +172,7 @@ def test_when_none_is_due_it_takes_one_query(django_assert_num_queries: Any) -> 
         sync_catalogue(timezone.now(), transport=Upstream())
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_of_several_schedulers_one_syncs() -> None:
     now, upstream, start = timezone.now(), Upstream(entry("a/b")), threading.Barrier(4)
 

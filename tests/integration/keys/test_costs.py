@@ -430,7 +430,7 @@ def test_an_estimate_is_replaced_when_its_generation_becomes_known(key: uuid.UUI
     assert (row.cost_source, row.cost_nano) == (CostSource.RECONCILED, 12_345)
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_several_schedulers_ask_for_each_cost_once() -> None:
     key, now = pool_key("sk-or-v1-test-costs-own1"), timezone.now()
     rows = 12

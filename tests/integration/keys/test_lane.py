@@ -40,7 +40,7 @@ TOO_MANY = Tokens(output=2**70)  # no database has a column for it
 
 
 @pytest.fixture(autouse=True)
-def _database(django_db_serialized_rollback: None, transactional_db: None) -> Iterator[None]:
+def _database(transactional_db: None) -> Iterator[None]:
     yield
     connections.close_all()
 

@@ -52,7 +52,7 @@ def in_a_thread(work: Callable[[], None]) -> None:
         connections.close_all()
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_sums_stay_equal_to_their_rows_under_several_schedulers() -> None:
     writing = threading.Event()
     writing.set()

@@ -29,14 +29,14 @@ def test_a_running_process_is_alive_without_a_database(client: Browser) -> None:
     assert (response.status_code, json.loads(response.content)) == (200, {"alive": True})
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_an_active_key_makes_the_service_ready(client: Browser) -> None:
     add_key(KeyState.ACTIVE)
 
     assert ready(client) == (200, {"ready": True})
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("state", [None, KeyState.DISABLED, KeyState.INVALID], ids=["no key", "disabled", "invalid"])
 def test_without_an_active_key_the_service_is_not_ready(client: Browser, state: KeyState | None) -> None:
     if state:
@@ -45,7 +45,7 @@ def test_without_an_active_key_the_service_is_not_ready(client: Browser, state: 
     assert ready(client) == (503, {"ready": False, "reasons": [NO_ACTIVE_KEY]})
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_without_its_migrations_the_service_is_not_ready(client: Browser) -> None:
     add_key(KeyState.ACTIVE)
     applied = MigrationRecorder.Migration.objects.filter(app="keys")

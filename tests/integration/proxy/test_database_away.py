@@ -49,7 +49,6 @@ def proxy() -> Iterator[FaultProxy | None]:
 @pytest.fixture
 def plane(
     sandbox: SandboxFixture,
-    django_db_serialized_rollback: None,
     transactional_db: None,
     proxy: FaultProxy | None,
     tmp_path: Path,
