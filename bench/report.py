@@ -140,7 +140,7 @@ def warnings(results: Results) -> Iterator[str]:
     yield from _reuse(results.samples + results.scale)
     busy = max((f.foreign_share for key, f in figures.items() if key[0] != DIRECT), default=0.0)
     if busy > _BUSY:
-        yield f"THE MACHINE WAS BUSY: other programs took up to {busy:.0%} of the server's core. Only CPU times tell something."
+        yield f"THE MACHINE WAS BUSY: others took up to {busy:.0%} of the server's core. Only CPU times tell something."
     full = [key for key, f in figures.items() if f.load_share > _FULL and key[0] != DIRECT]
     if full:
         yield f"The load's core was full at {len(full)} of {len(figures)} figures; one: {', '.join(map(str, full[0]))}."
@@ -150,8 +150,7 @@ def _reuse(samples: Sequence[Sample]) -> Iterator[str]:
     ours = [sample for sample in samples if sample.ledger_rows is not None]
     asked, reopened = sum(s.upstream_requests for s in ours), sum(s.reopened for s in ours)
     if asked:
-        yield f"Of {asked:,} requests ours sent upstream, {asked - reopened:,} went by a connection that was already open,"
-        yield "or was one of the first that the load needed."
+        yield f"Upstream connections: {reopened:,} of {asked:,} requests needed one beyond the load's own number."
 
 
 def _value(figure: Figure | None, name: str, digits: int = 0) -> str:
