@@ -17,8 +17,9 @@ from typing import Any
 from django.db.models import Q, QuerySet, prefetch_related_objects
 
 from keys.models import RequestLog, TrafficHour, UsageHour, Watermark
+from keys.spans import HOUR
 from keys.traffic import hour_of
-from keys.usage import EVERYTHING, HOUR, LATE, ROLLUP, Where
+from keys.usage import EVERYTHING, LATE, ROLLUP, Where
 
 PAGE_ROWS = 50
 MOST_ROWS_READ = 50_000

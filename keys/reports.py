@@ -14,7 +14,8 @@ from typing import Any, Literal, get_args
 
 from keys.models import Account, OpenRouterKey
 from keys.services.rotation import lineage_of
-from keys.usage import DAY, EVERYTHING, HOUR, MOMENT, Part, Span, Usage, Where, labels_of, sum_usage
+from keys.spans import DAY, HOUR, MOMENT, Span
+from keys.usage import EVERYTHING, Part, Usage, Where, labels_of, sum_usage
 
 Group = Literal["key", "account", "client", "model", "day", "hour"]
 GROUPS: tuple[Group, ...] = get_args(Group)

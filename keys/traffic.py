@@ -13,17 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keys.models import TrafficHour
-from keys.usage import (
-    COUNTS,
-    HOUR,
-    LATENCY_BOUNDS_MS,
-    LATENCY_BUCKETS,
-    Span,
-    Usage,
-    any_of,
-    live_spans,
-    sum_ledger,
-)
+from keys.spans import HOUR, Span, any_of
+from keys.usage import COUNTS, LATENCY_BOUNDS_MS, LATENCY_BUCKETS, Usage, live_spans, sum_ledger
 
 TRAFFIC_PARTS = ("status", "cause", "bucket")  # what the ledger is grouped by to make a `Traffic`
 

@@ -19,13 +19,10 @@ from django.db.models.functions import Coalesce, TruncDate, TruncHour
 from django.utils import timezone
 
 from keys.models import Client, CostSource, OpenRouterKey, RequestLog, TrafficHour, UsageDay, UsageHour, Watermark
+from keys.spans import DAY, Span, any_of, spans_of
 
-HOUR = dt.timedelta(hours=1)
-DAY = dt.timedelta(days=1)
-MOMENT = dt.timedelta(microseconds=1)
 LATE = dt.timedelta(minutes=5)  # a row may be committed so long after its `recorded_at`
 ROLLUP = "usage"  # the watermark's name
-MAX_SPANS = 40
 LATENCY_BOUNDS_MS = (100, 250, 500, 1000, 2500, 5000, 10_000, 20_000, 30_000, 60_000, 120_000, 300_000, 600_000)
 LATENCY_BUCKETS = len(LATENCY_BOUNDS_MS) + 1  # the last one counts what is over every bound
 
@@ -79,30 +76,6 @@ class UsageOfDay:
     target: UUID | str | None
     label: str
     usage: Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """From `start` until just before `end`."""
-
-    start: dt.datetime
-    end: dt.datetime
-
-    @classmethod
-    def of_days(cls, since: dt.date, until: dt.date) -> Span:
-        """UTC days, both included."""
-        start, last = (dt.datetime.combine(day, dt.time(), dt.UTC) for day in (since, until))
-        return cls(start, last + DAY)
-
-    def condition(self, column: str) -> Q:
-        return Q(**{f"{column}__gte": self.start, f"{column}__lt": self.end})
-
-    def days(self) -> Iterator[dt.date]:
-        """The UTC days that it touches."""
-        day, last = self.start.astimezone(dt.UTC).date(), (self.end - MOMENT).astimezone(dt.UTC).date()
-        while day <= last:
-            yield day
-            day += DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,17 +143,6 @@ def hours_of(condition: Q) -> list[dt.datetime]:
     rows = RequestLog.objects.filter(condition).order_by()
     hours = rows.annotate(hour=TruncHour("created_at", tzinfo=dt.UTC)).values_list("hour", flat=True)
     return sorted(hours.distinct())
-
-
-def spans_of(hours: Iterable[dt.datetime]) -> list[Span]:
-    """Ascending `hours` as few spans; as one that covers them all when they are too many for one query."""
-    spans: list[Span] = []
-    for hour in hours:
-        if spans and spans[-1].end == hour:
-            spans[-1] = Span(spans[-1].start, hour + HOUR)
-        else:
-            spans.append(Span(hour, hour + HOUR))
-    return spans if len(spans) <= MAX_SPANS else [Span(spans[0].start, spans[-1].end)]
 
 
 def sum_usage(period: Span, *parts: Part, where: Where = EVERYTHING) -> dict[tuple[Any, ...], Usage]:
@@ -286,13 +248,6 @@ def _ledger_sums(condition: Q, group: Iterable[str]) -> Iterator[tuple[tuple[Any
 
 def _usage_of(row: Mapping[str, Any]) -> Usage:
     return Usage(**{name: row[f"sum_{name}"] for name in COUNTS})
-
-
-def any_of(spans: Iterable[Span], column: str) -> Q:
-    condition = Q()
-    for span in spans:
-        condition |= span.condition(column)
-    return condition
 
 
 def labels_of(group: Group, targets: set[Any]) -> dict[Any, str]:

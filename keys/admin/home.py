@@ -17,8 +17,8 @@ from keys.admin.pool import KeyView, one_account_warning, view_keys
 from keys.admin.rows import page_of
 from keys.admin.traffic_charts import PERIODS, traffic_charts
 from keys.models import Client, InFlight, KeyState, OpenRouterKey
+from keys.spans import HOUR, Span
 from keys.traffic import Traffic, hour_of, traffic_by_hour
-from keys.usage import HOUR, Span
 
 MOST_KEYS = 24  # on the strip; the list has all
 MOST_DAYS = 30

@@ -12,8 +12,8 @@ from django.utils import timezone
 from keys.admin.charts import TONES, Chart, Series
 from keys.admin.display import NANO_PER_USD, cost, milliseconds
 from keys.causes import Cause
+from keys.spans import HOUR, Span
 from keys.traffic import Traffic, hour_of, in_steps, percentile_ms
-from keys.usage import HOUR, Span
 
 MOST_CAUSES = 5
 NO_CAUSE = "other error"

@@ -22,7 +22,8 @@ from keys.models import RequestLog, UsageHour
 from keys.report_form import ReportForm
 from keys.report_rows import csv_heading, csv_rows
 from keys.reports import TIMES, Line, Question, Report, change_of, read_report
-from keys.usage import DAY, HOUR, Span, Usage, known_models
+from keys.spans import DAY, HOUR, Span
+from keys.usage import Usage, known_models
 
 PRESETS = (
     ("today", 0, 0),

@@ -18,8 +18,9 @@ from django.db import transaction
 from django.db.models import Min, Q, Sum
 
 from keys.models import RequestLog, TrafficHour, UsageDay, UsageHour, Watermark
+from keys.spans import HOUR, Span
 from keys.traffic import TRAFFIC_PARTS, Traffic
-from keys.usage import COUNTS, HOUR, LATE, LATENCY_BUCKETS, ROLLUP, Span, Usage, hours_of, sum_ledger
+from keys.usage import COUNTS, LATE, LATENCY_BUCKETS, ROLLUP, Usage, hours_of, sum_ledger
 
 logger = logging.getLogger("opensvm.usage")
 

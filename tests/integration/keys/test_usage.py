@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from keys.models import Client, CostSource, OpenRouterKey, RequestLog, TrafficHour, UsageDay, UsageHour, Watermark
 from keys.services import rollups
 from keys.services.rollups import LEASE, Lease, LeaseLost, aggregate_usage
+from keys.spans import Span
 from keys.traffic import in_steps, percentile_ms, traffic_by_hour
 from keys.usage import (
     COUNTS,
     LATENCY_BUCKETS,
     NO_KEY,
     NOT_SENT,
-    Span,
     Usage,
     Where,
     sum_ledger,
