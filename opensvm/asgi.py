@@ -15,7 +15,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -30,6 +30,7 @@ from django.core.handlers.asgi import ASGIHandler  # noqa: E402 - Django must be
 from keys.uuid7 import new_request_uuid, request_id_of  # noqa: E402
 from opensvm import health  # noqa: E402
 from opensvm.edge import check_framing, is_data_plane, trusted_scope, with_host  # noqa: E402
+from opensvm.environment import IPNetwork
 from opensvm.wiring import build_service  # noqa: E402
 from proxy.errors import Refusal, error_body, refusal_headers  # noqa: E402
 from proxy.exchange import Message, Receive, Scope, Send  # noqa: E402
@@ -52,6 +53,8 @@ class Application:
         self._django = ASGIHandler()
         self.service: Service | None = None
         self._data_plane: DataPlane | None = None
+        self._max_header_bytes: int = settings.MAX_HEADER_BYTES
+        self._trusted_proxies: Sequence[IPNetwork] = settings.OPENSVM_TRUSTED_PROXIES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -64,12 +67,12 @@ class Application:
             check_framing(
                 scope["headers"],
                 http_version=scope.get("http_version", "1.1"),
-                max_header_bytes=settings.MAX_HEADER_BYTES,
+                max_header_bytes=self._max_header_bytes,
             )
         except Refusal as refusal:
             await _refuse(refusal, send)
             return
-        scope = trusted_scope(scope, settings.OPENSVM_TRUSTED_PROXIES)
+        scope = trusted_scope(scope, self._trusted_proxies)
         if is_data_plane(scope["path"]) and self._data_plane is not None:
             await self._data_plane(scope, receive, send)
         else:

@@ -75,8 +75,10 @@ def _fields(record: logging.LogRecord, environment: str) -> dict[str, object]:
 
 
 def _message(record: logging.LogRecord) -> str:
-    with contextlib.suppress(Exception):
+    try:
         return redact(record.getMessage())
+    except Exception:  # noqa: S110 - said below
+        pass
     with contextlib.suppress(Exception):
         return redact(f"{record.msg!s} (its arguments don't fit)")
     return f"<{type(record.msg).__name__} that can't be shown>"
@@ -84,6 +86,8 @@ def _message(record: logging.LogRecord) -> str:
 
 def _traceback(record: logging.LogRecord) -> str:
     """The end of it, where the cause is; redacted before it is cut, so that no half of a key stays."""
+    if not record.exc_info and not record.exc_text:
+        return ""
     try:
         text = _formatter.formatException(record.exc_info) if record.exc_info else record.exc_text or ""
     except Exception:
@@ -111,10 +115,11 @@ def _encode(fields: dict[str, object]) -> bytes:
 
 def _object(fields: dict[str, object]) -> str:
     """In one go; when a value can't be written, one by one, so that the others are."""
-    with contextlib.suppress(Exception):
+    try:
         return _ENCODER.encode(fields)
-    members = (f"{json.dumps(str(name), ensure_ascii=False)}: {_to_json(value)}" for name, value in fields.items())
-    return f"{{{', '.join(members)}}}"
+    except Exception:
+        members = (f"{json.dumps(str(name), ensure_ascii=False)}: {_to_json(value)}" for name, value in fields.items())
+        return f"{{{', '.join(members)}}}"
 
 
 def _to_json(value: object) -> str:

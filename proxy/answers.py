@@ -161,6 +161,8 @@ def name_of(value: object) -> str:
     """An id or a name for a text column: NUL and lone surrogates, which no database takes, are left out."""
     if not isinstance(value, str):
         return ""
+    if len(value) <= _MAX_NAME_CHARS and value.isascii() and "\0" not in value:
+        return value
     return value[:_MAX_NAME_CHARS].replace("\0", "").encode("utf-8", "ignore").decode()
 
 
@@ -169,6 +171,7 @@ def mapping_of(value: object) -> Mapping[str, Any]:
 
 
 # -- Giving the client's model name back -----------------------------------------------------------------------------
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
 _SCAN: Final = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
 _WHITESPACE: Final = " \t\n\r"
 _DATA_LINE: Final = re.compile(rb"(?:\A|(?<=[\r\n]))data:")
@@ -224,7 +227,7 @@ def replace_model_in_event(raw: bytes, name: str) -> bytes:
 
 
 def _quoted(name: str) -> str:
-    return json.dumps(name, ensure_ascii=False)
+    return _ENCODER.encode(name)
 
 
 def _find_strings(text: str, at: int, path: tuple[str, ...]) -> Iterator[tuple[int, int]]:

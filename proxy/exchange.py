@@ -26,6 +26,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 _LENGTH_DIGITS = 18  # more is no length, and thousands of them no int
+_WATCH_AFTER_SECONDS = 0.05
 _SEND_SECONDS = 60.0  # a client that reads nothing for so long has left
 
 
@@ -67,7 +68,7 @@ class Exchange:
     _request_id: str = ""
     _values: dict[bytes, bytes] = field(default_factory=dict)  # the first value of each header
     _reserved: int = 0
-    _left: asyncio.Future[Message] | None = None
+    _watch: asyncio.TimerHandle | asyncio.Future[Message] | None = None
 
     def __post_init__(self) -> None:
         for name, value in self.scope["headers"]:
@@ -159,23 +160,28 @@ class Exchange:
             raise _too_slow()
 
     def watch(self, on_left: Callable[[], None]) -> None:
-        """Have `on_left` called when the client has gone. Only after the body was read; until `unwatch`."""
+        """Have `on_left` called when the client has gone. Only after the body was read; until `unwatch`.
 
-        def look(received: asyncio.Future[Message]) -> None:
-            if self._left is not received or received.cancelled():
+        An answer that is there at once needs no watch, which costs a server as much as the request itself.
+        """
+        self._watch = asyncio.get_running_loop().call_later(_WATCH_AFTER_SECONDS, self._look, on_left)
+
+    def unwatch(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+
+    def _look(self, on_left: Callable[[], None]) -> None:
+        def seen(received: asyncio.Future[Message]) -> None:
+            if self._watch is not received or received.cancelled():
                 return
             if received.exception() is None and received.result()["type"] != "http.disconnect":
-                self.watch(on_left)
+                self._look(on_left)
             else:
                 on_left()
 
-        self._left = asyncio.ensure_future(self.receive())
-        self._left.add_done_callback(look)
-
-    def unwatch(self) -> None:
-        left, self._left = self._left, None
-        if left is not None:
-            left.cancel()
+        self._watch = received = asyncio.ensure_future(self.receive())
+        received.add_done_callback(seen)
 
     # -- answering ---------------------------------------------------------------------------------------------------
     async def begin(self, status: int, headers: Headers) -> None:

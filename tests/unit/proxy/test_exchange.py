@@ -154,7 +154,7 @@ def test_who_watches_hears_once_that_the_client_has_gone() -> None:
 
     async def watch() -> None:
         exchange_with(server).watch(lambda: heard.append("left"))
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.08)
 
     run(watch())
     assert heard == ["left"]
@@ -162,14 +162,14 @@ def test_who_watches_hears_once_that_the_client_has_gone() -> None:
 
 
 def test_who_does_not_watch_any_more_hears_nothing() -> None:
-    server = Server([0.01, LEFT])
+    server = Server([LEFT])
     heard: list[str] = []
 
     async def watch() -> None:
         exchange = exchange_with(server)
         exchange.watch(lambda: heard.append("left"))
         exchange.unwatch()
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(0.08)
 
     run(watch())
     assert not heard
@@ -185,7 +185,7 @@ def test_a_server_that_fails_to_say_whether_the_client_is_there_counts_as_left()
         exchange = exchange_with(Server())
         exchange.receive = broken
         exchange.watch(lambda: heard.append("left"))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.08)
 
     run(watch())
     assert heard == ["left"]
