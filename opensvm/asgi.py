@@ -30,7 +30,7 @@ from django.core.handlers.asgi import ASGIHandler  # noqa: E402 - Django must be
 from keys.uuid7 import new_request_uuid, request_id_of  # noqa: E402
 from opensvm import health  # noqa: E402
 from opensvm.edge import check_framing, is_data_plane, trusted_scope, with_host  # noqa: E402
-from opensvm.environment import IPNetwork
+from opensvm.environment import IPNetwork  # noqa: E402
 from opensvm.wiring import build_service  # noqa: E402
 from proxy.errors import Refusal, error_body, refusal_headers  # noqa: E402
 from proxy.exchange import Message, Receive, Scope, Send  # noqa: E402
