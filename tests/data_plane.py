@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from django.utils import timezone
 
-from keys.causes import BenchPolicy
+from keys.causes import BenchPolicy, Failure
 from keys.lane import Lane
 from keys.models import Cooldown, InFlight, OpenRouterKey, RequestLog
 from keys.sealing import Sealed, get_vault
@@ -30,6 +30,7 @@ from keys.steps.batch import BatchRules
 from opensvm.asgi import Application
 from opensvm.wiring import call_rules, upstream_config
 from proxy.exchange import BodyBudget
+from proxy.retry import RetryPolicy
 from proxy.service import Service
 from proxy.upstream import Upstream
 from tests.sandbox import SandboxFixture
@@ -48,12 +49,28 @@ class Clock:
     """The lane's and the calls' clock; a test moves it."""
 
     ahead: dt.timedelta = dt.timedelta()
+    stopped_at: dt.datetime | None = None
 
     def __call__(self) -> dt.datetime:
-        return timezone.now() + self.ahead
+        return (self.stopped_at or timezone.now()) + self.ahead
+
+    def stop(self) -> None:
+        """From now on time passes only by `forward`: for what a slow machine would see the end of."""
+        self.stopped_at = timezone.now()
 
     def forward(self, seconds: float) -> None:
         self.ahead += dt.timedelta(seconds=seconds)
+
+
+@dataclass(frozen=True)
+class NotedRetries(RetryPolicy):
+    """Tells a test that a try has failed and that the pause before the next has begun."""
+
+    paused: threading.Event = field(default_factory=threading.Event)
+
+    def pause_seconds(self, failure: Failure, *, retries: int, jitter: Callable[[], float]) -> float:
+        self.paused.set()
+        return super().pause_seconds(failure, retries=retries, jitter=jitter)
 
 
 @dataclass(frozen=True, slots=True)

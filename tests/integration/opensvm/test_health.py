@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
+import traceback
+from concurrent.futures import Future
 
 import pytest
 from django.db.migrations.recorder import MigrationRecorder
@@ -80,12 +83,16 @@ def test_probes_that_come_together_ask_once() -> None:
     threads = [threading.Thread(target=lambda: answers.append(probe.find_reasons())) for _ in range(5)]
     for thread in threads:
         thread.start()
-    while not asked:
+    while not all(_waits_for_an_answer(thread) for thread in threads):
         time.sleep(0.001)
-    time.sleep(0.05)
     release.set()
     for thread in threads:
         thread.join()
 
     assert answers == [[]] * 5
     assert len(asked) == 1
+
+
+def _waits_for_an_answer(thread: threading.Thread) -> bool:
+    frames = traceback.walk_stack(sys._current_frames()[thread.ident or 0])
+    return any(frame.f_code is Future.result.__code__ for frame, _ in frames)

@@ -22,7 +22,7 @@ from keys.services.audit import TASK
 from keys.services.checks import check_key
 from keys.services.maintenance import reset_cooldowns
 from proxy.retry import RetryPolicy
-from tests.data_plane import DataPlane, Reply
+from tests.data_plane import DataPlane, NotedRetries, Reply
 
 pytestmark = pytest.mark.plane(retry=RetryPolicy(max_retries=3, delay_seconds=0.005))
 
@@ -86,6 +86,7 @@ def assert_anthropic_error(reply: Reply, status: int, error_type: str) -> None:
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["JSON", "stream"])
 def test_key_rate_limited(plane: DataPlane, script: dict[str, Any], seconds: float, stream: bool) -> None:
+    plane.clock.stop()
     two_accounts(plane)
     plane.sandbox.fail("rate_limited", key="alpha", **script)
     reply = plane.post(stream=stream)
@@ -350,12 +351,15 @@ def test_connect_error(plane: DataPlane) -> None:
     assert_not_benched(plane)
 
 
-@pytest.mark.plane(retry=RetryPolicy(max_retries=8, delay_seconds=0.02))
+SHORT_PAUSES = NotedRetries(max_retries=8, delay_seconds=0.02)
+
+
+@pytest.mark.plane(retry=SHORT_PAUSES)
 def test_connect_error_is_retried_until_upstream_is_there(plane: DataPlane) -> None:
     plane.add_key("alpha")
     plane.sandbox.refuse_connections()
     call = plane.open(stream=True)
-    time.sleep(0.05)
+    assert SHORT_PAUSES.paused.wait(5)
     plane.sandbox.accept_connections()
     assert call.reply().events[-1][0] == "message_stop"
     assert plane.only_row().attempts > 1
@@ -437,24 +441,26 @@ def test_at_most_ten_keys_are_asked(plane: DataPlane) -> None:
 
 def test_failover_stops_when_the_client_leaves(plane: DataPlane) -> None:
     plane.add_keys("alpha", "beta", "gamma")
-    plane.sandbox.fail("rate_limited", delay_headers=0.3)
+    plane.sandbox.fail("rate_limited", delay_headers=5.0)
     call = plane.open()
     plane.wait_until(lambda: len(plane.asked_keys()) == 1)
     call.leave()
     row = plane.only_row()
     assert (row.status, row.cause, row.attempts) == (499, Cause.CLIENT_LEFT, 1)
-    time.sleep(0.35)
+    plane.sandbox.wait_until(lambda sandbox: sandbox.requests()[0].left_at is not None)
     assert plane.asked_keys() == ["alpha"]
     assert not plane.open_cooldowns()
 
 
-@pytest.mark.plane(retry=RetryPolicy(max_retries=3, delay_seconds=60))
+LONG_PAUSES = NotedRetries(max_retries=3, delay_seconds=60)
+
+
+@pytest.mark.plane(retry=LONG_PAUSES)
 def test_retries_stop_when_the_client_leaves(plane: DataPlane) -> None:
     plane.add_key("alpha")
     plane.sandbox.fail("unavailable")
     call = plane.open()
-    plane.sandbox.wait_until(lambda sandbox: any(request.whole for request in sandbox.requests()))
-    time.sleep(0.05)
+    assert LONG_PAUSES.paused.wait(5)
     call.leave()
     row = plane.only_row()
     assert (row.cause, row.attempts, row.cost_nano) == (Cause.CLIENT_LEFT, 1, 0)
