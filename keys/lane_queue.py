@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 
 from keys.ledger_items import Admit, Admitted, Identify, LaneItem, LaneResult, PassTrial, Settlement, Switch
 
@@ -44,7 +46,9 @@ class LaneQueue:
         self._urgent: deque[Waiting] = deque()
         self._new: deque[Waiting] = deque()
         self._running: Sequence[Waiting] = ()
-        self._changed = threading.Condition()
+        self._guard = threading.Lock()
+        self._wake_up: SimpleQueue[None] = SimpleQueue()  # a condition would cost each `put` ten times as much
+        self._is_asleep = False
         self.is_closed = False  # nothing new is taken; what waits is still run
         self.has_ended = False  # nothing is run any more
 
@@ -54,28 +58,47 @@ class LaneQueue:
 
     def put(self, waiting: Waiting) -> bool:
         """False: the lane has ended."""
-        with self._changed:
-            if not self.has_ended:
-                (self._new if waiting.is_new else self._urgent).append(waiting)
-                self._changed.notify()
-            return not self.has_ended
+        with self._guard:
+            if self.has_ended:
+                return False
+            (self._new if waiting.is_new else self._urgent).append(waiting)
+            self._wake()
+        return True
+
+    def _wake(self) -> None:
+        """Under the guard."""
+        if self._is_asleep:
+            self._is_asleep = False
+            self._wake_up.put(None)
 
     def take(self, idle_seconds: Callable[[], float | None]) -> list[Waiting] | None:
         """What waits, settlements first. Empty: nothing does, but it is time to look around. None: it is closed."""
-        with self._changed:
-            if not self._urgent and not self._new:
-                if self.is_closed:
-                    return None
-                self._changed.wait(idle_seconds())
+        with self._guard:
+            rests = not self._urgent and not self._new
+            if rests and self.is_closed:
+                return None
+            self._is_asleep = rests
+        if rests:
+            self._sleep(idle_seconds())
+        with self._guard:
             batch = [self._urgent.popleft() for _ in range(min(len(self._urgent), self._max_batch))]
             batch += [self._new.popleft() for _ in range(min(len(self._new), self._max_batch - len(batch)))]
             batch = [waiting for waiting in batch if not waiting.is_abandoned]
             self._running = batch
         return sorted(batch, key=lambda waiting: _PRIORITY[type(waiting.item)])
 
+    def _sleep(self, seconds: float | None) -> None:
+        with contextlib.suppress(Empty):
+            self._wake_up.get(timeout=seconds)
+            return
+        with self._guard:
+            if not self._is_asleep:  # woken in this moment
+                self._wake_up.get()
+            self._is_asleep = False
+
     def take_refusable(self) -> list[Waiting]:
         """All that waits and need not survive an outage."""
-        with self._changed:
+        with self._guard:
             refusable = [waiting for waiting in (*self._urgent, *self._new) if not waiting.must_survive]
             self._new.clear()
             self._urgent = deque(waiting for waiting in self._urgent if waiting.must_survive)
@@ -83,7 +106,7 @@ class LaneQueue:
 
     def abandon(self, is_late: Callable[[Waiting], bool], exc: Exception) -> int:
         """Fail what is late, waiting or running; how many that are. What comes of it is told by `answer`."""
-        with self._changed:
+        with self._guard:
             everything = (*self._running, *self._urgent, *self._new)
             late = [w for w in everything if not w.is_answered and not w.is_abandoned and is_late(w)]
             for waiting in late:
@@ -93,13 +116,13 @@ class LaneQueue:
 
     def leave(self, waiting: Waiting) -> bool:
         """Its sender does not wait any more; whether it had its outcome by then. A settlement is run all the same."""
-        with self._changed:
+        with self._guard:
             waiting.is_abandoned = waiting.is_abandoned or not waiting.must_survive
             return waiting.is_answered
 
     def answer(self, batch: Sequence[Waiting]) -> list[Waiting]:
         """Tell the senders. Answers those of `batch` that were abandoned while it ran."""
-        with self._changed:
+        with self._guard:
             self._running = ()
             for waiting in batch:
                 waiting.is_answered = True
@@ -114,13 +137,13 @@ class LaneQueue:
         return abandoned
 
     def close(self) -> None:
-        with self._changed:
+        with self._guard:
             self.is_closed = True
-            self._changed.notify()
+            self._wake()
 
     def end(self, exc: Exception) -> None:
         """Nothing will be run any more: fail what is left."""
-        with self._changed:
+        with self._guard:
             self.is_closed = self.has_ended = True
             left = [*self._urgent, *self._new]
         _fail(left, exc)
