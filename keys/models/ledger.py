@@ -25,11 +25,19 @@ class CostSource(models.TextChoices):
 
 
 class InFlight(models.Model):
-    """A request that is admitted and not yet settled. Whoever deletes the row has the right to settle it."""
+    """A request that is admitted and not yet settled. Whoever deletes the row has the right to settle it.
+
+    Every request inserts and deletes one, and the table is as short as the requests under way are few: no index but
+    the primary key's is worth its upkeep.
+    """
 
     id = models.UUIDField(primary_key=True, editable=False)  # UUIDv7, made by the process that admits
-    client = models.ForeignKey(Client, db_constraint=False, on_delete=models.DO_NOTHING, related_name="+")
-    key = models.ForeignKey(OpenRouterKey, db_constraint=False, on_delete=models.DO_NOTHING, related_name="in_flight")
+    client = models.ForeignKey(
+        Client, db_constraint=False, db_index=False, on_delete=models.DO_NOTHING, related_name="+"
+    )
+    key = models.ForeignKey(
+        OpenRouterKey, db_constraint=False, db_index=False, on_delete=models.DO_NOTHING, related_name="in_flight"
+    )
     model = models.CharField(max_length=200)  # as sent upstream
     reserved_nano = models.BigIntegerField(default=0)
     worker = models.UUIDField(null=True)
