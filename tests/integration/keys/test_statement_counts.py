@@ -1,0 +1,127 @@
+"""What a batch asks of the database. A later change can't make the hot path slow unseen: the figures are exact.
+
+Each statement is named by how it begins. A batch of fifty asks as often as a batch of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from tempfile import TemporaryFile
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import connection, connections
+from django.utils import timezone
+
+from keys.lane_queue import Waiting
+from keys.lane_writer import BatchWriter
+from keys.ledger_items import LaneItem
+from keys.models import InFlight, RequestLog
+from tests.integration.keys.ledger import RULES, add_client, add_keys, admit, settlement
+
+ON_SQLITE = {
+    "admit": [
+        "PRAGMA synchronous=NORMAL",
+        "BEGIN IMMEDIATE",
+        "SELECT turn FROM keys_pool",
+        "SELECT digest,",
+        "SELECT name, target FROM keys_modelalias",
+        "SELECT k.id,",
+        "UPDATE keys_pool",
+        "UPDATE keys_openrouterkey",
+        "INSERT INTO keys_inflight",
+        "COMMIT",
+    ],
+    "settle": [
+        "PRAGMA synchronous=FULL",
+        "BEGIN IMMEDIATE",
+        "SELECT (SELECT group_concat(id) FROM keys_inflight",
+        "INSERT INTO keys_requestlog",
+        "DELETE FROM keys_inflight",
+        "COMMIT",
+    ],
+}
+ON_POSTGRESQL = {  # each is a round trip
+    "admit": [
+        "BEGIN; SET LOCAL synchronous_commit = off; SELECT turn FROM keys_pool WHERE id = 1 FOR NO KEY UPDATE; SELECT ",
+        "SELECT k.id,",
+        "WITH counted AS (UPDATE keys_pool",
+    ],
+    "settle": ["BEGIN; WITH gone AS (DELETE FROM keys_inflight"],
+}
+
+
+@pytest.fixture
+def expected() -> dict[str, list[str]]:
+    return ON_SQLITE if connection.vendor == "sqlite" else ON_POSTGRESQL
+
+
+@pytest.fixture
+def writer(django_db_serialized_rollback: None, transactional_db: None) -> Iterator[BatchWriter]:
+    """As the lane's thread uses it, outside of any transaction."""
+    yield BatchWriter(RULES, timezone.now, None)
+    connections.close_all()
+
+
+@contextmanager
+def sent_to_the_database() -> Iterator[list[str]]:
+    """Every text that goes to SQLite, or to PostgreSQL's server: also what passes Django and psycopg by."""
+    texts: list[str] = []
+    raw: Any = connection.connection
+    if isinstance(raw, sqlite3.Connection):
+        raw.set_trace_callback(texts.append)
+        yield texts
+        raw.set_trace_callback(None)
+        return
+    with TemporaryFile("w+") as trace:
+        raw.pgconn.trace(trace.fileno())
+        raw.pgconn.set_trace_flags(psycopg.pq.Trace.SUPPRESS_TIMESTAMPS)
+        yield texts
+        raw.pgconn.untrace()
+        trace.seek(0)
+        sent = [line.split("\t", 3) for line in trace if line.startswith("F\t")]
+        texts += [line[3].split('"', 3 if line[2] == "Parse" else 1)[-1] for line in sent if line[2] in ASKING]
+        assert len(texts) == sum(line[2].strip() in WAITING for line in sent), "one round trip for each"
+
+
+ASKING = {"Query", "Parse"}  # messages of PostgreSQL's protocol that hold a text
+WAITING = {"Query", "Sync"}  # and those after which an answer is waited for
+
+
+def asked(writer: BatchWriter, items: Sequence[LaneItem]) -> tuple[list[str], list[Any]]:
+    """What the commit of one batch asks; and its results."""
+    loop = asyncio.new_event_loop()
+    batch = [Waiting(item, loop, None) for item in items]
+    loop.close()
+    with sent_to_the_database() as texts:
+        writer.commit(batch)
+    return texts, [waiting.outcome for waiting in batch]
+
+
+@pytest.mark.parametrize("size", [1, 50])
+def test_a_batch_asks_as_often_as_committed(writer: BatchWriter, expected: dict[str, list[str]], size: int) -> None:
+    add_keys("alpha", "beta", "gamma")
+    digest, _ = add_client()
+    first = admit(digest)
+    _, (admitted,) = asked(writer, [first])  # `last_used_at` is written now, and not for a minute
+    asked(writer, [settlement(first, admitted)])
+
+    new = [admit(digest) for _ in range(size)]
+    admitting, results = asked(writer, new)
+    settling, _ = asked(writer, [settlement(item, found) for item, found in zip(new, results, strict=True)])
+
+    assert starts_of(admitting, expected["admit"]) == expected["admit"]
+    assert starts_of(settling, expected["settle"]) == expected["settle"]
+    assert RequestLog.objects.count() == size + 1
+    assert not InFlight.objects.exists()
+
+
+def starts_of(texts: Sequence[str], expected: Sequence[str]) -> list[str]:
+    """Each text cut to the length of the one that is expected in its place."""
+    cuts = [len(start) for start in expected]
+    return [text[:cut] for text, cut in itertools.zip_longest(texts, cuts[: len(texts)])]
