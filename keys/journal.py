@@ -8,6 +8,7 @@ owner forgets a settlement when the lane has committed it; `keys.services.recove
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import datetime as dt
@@ -16,7 +17,7 @@ import itertools
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -48,6 +49,7 @@ class Journal:
         self._max_bytes = max_bytes
         self._guard = threading.Lock()
         self._generations: dict[UUID, str] = {}
+        self._unwritten: list[bytes] = []  # of `_generations`
         self._unsettled: set[UUID] = set()
         self._size = 0
         self._name_is_synced = False
@@ -64,13 +66,27 @@ class Journal:
         return len(self._unsettled)
 
     def note_generation(self, request: UUID, generation_id: str) -> None:
-        """Where the cost of `request` can be asked for, should this process die before it settles."""
+        """Where the cost of `request` can be asked for, should this process die before it settles.
+
+        In an event loop, what one turn of it notes is one write at its end.
+        """
         with self._guard:
             self._generations[request] = generation_id
-            with contextlib.suppress(OSError):  # a full disk costs the id, not the answer
-                self._write(_generation_line(request, generation_id))
+            self._unwritten.append(_generation_line(request, generation_id))
+            is_first = len(self._unwritten) == 1
+        if is_first:
+            _at_the_end_of_the_turn(self._write_notes)
+
+    def _write_notes(self) -> None:
+        with self._guard:
+            self._write_unwritten()
             if self._size > _COMPACT_AT_BYTES and not self._unsettled:
                 self._compact()
+
+    def _write_unwritten(self) -> None:
+        notes, self._unwritten = self._unwritten, []
+        with contextlib.suppress(OSError):  # a full disk costs the ids, not the answers
+            self._write(b"".join(notes))
 
     def record(self, settlement: Settlement) -> None:
         """Returns when the settlement is on the disk. Raises `JournalFull` or OSError."""
@@ -103,6 +119,7 @@ class Journal:
     def close(self) -> None:
         """At the end of the process; a journal that still knows of an unsettled request stays for the next one."""
         with self._guard:
+            self._write_unwritten()
             if not self._unsettled and not self._generations:
                 self._path.unlink(missing_ok=True)
             self._is_closed = True
@@ -163,6 +180,16 @@ class Journal:
         else:
             os.close(self._fd)
             self._fd = fd
+
+
+def _at_the_end_of_the_turn(write: Callable[[], None]) -> None:
+    """At once where no event loop runs."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        write()
+    else:
+        loop.call_soon(write)
 
 
 # -- what a dead process left ----------------------------------------------------------------------------------------
@@ -243,7 +270,7 @@ def _line(document: dict[str, Any]) -> bytes:
 
 
 def _generation_line(request: UUID, generation_id: str) -> bytes:
-    return _line({"request": request.hex, "generation": generation_id})
+    return b'\n{"request":"%b","generation":%b}\n' % (request.hex.encode(), json.dumps(generation_id).encode())
 
 
 def _read_line(document: dict[str, Any], content: JournalContent) -> None:

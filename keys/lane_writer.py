@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection, connections
 
 from keys.database_trouble import is_conflict, is_outage
 from keys.journal import Journal
@@ -65,10 +66,11 @@ class BatchWriter:
         SQLite: another program's lock is noticed in time to say so, and a batch that settles nothing need not wait for
         the disk (after a power cut its settlements insert).
         """
+        connection: Any = connections[DEFAULT_DB_ALIAS]
         if connection.connection is None or connection.connection is not self._tuned:
             connection.ensure_connection()
-            self._tuned, self._waits_for_disk = connection.connection, None
             tune_connection(connection)
+            self._tuned, self._waits_for_disk = connection.connection, None
         if connection.vendor == "sqlite" and waits_for_disk is not self._waits_for_disk:
             with connection.wrap_database_errors:
                 connection.connection.execute(f"PRAGMA synchronous={'FULL' if waits_for_disk else 'NORMAL'}")

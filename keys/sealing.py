@@ -88,21 +88,27 @@ class Vault:
 
     def unseal(self, ciphertext: bytes | memoryview, *, table: str, column: str, row: UUID) -> Sealed:
         """Open what `seal` made for the same place; Undecryptable for everything else."""
-        where = f"{table}.{column} of {row}"
-        key_id, body = _split(bytes(ciphertext), where)
+        try:
+            return self._unseal(bytes(ciphertext), table, column, row)
+        except Undecryptable as exc:
+            raise Undecryptable(f"{table}.{column} of {row} {exc}") from None
+
+    def _unseal(self, ciphertext: bytes, table: str, column: str, row: UUID) -> Sealed:
+        key_id, body = _split(ciphertext)
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            raise Undecryptable(f"{where} is sealed with master key {key_id}, which the keyring lacks.")
+            raise Undecryptable(f"is sealed with master key {key_id}, which the keyring lacks.")
         try:
             text = cipher.decrypt(body[:NONCE_BYTES], body[NONCE_BYTES:], _place(table, column, row, key_id))
             return Sealed(text.decode())
         except (InvalidTag, UnicodeDecodeError):
-            raise Undecryptable(
-                f"{where} was changed, or was sealed for another place or by another keyring."
-            ) from None
+            raise Undecryptable("was changed, or was sealed for another place or by another keyring.") from None
 
     def key_id_of(self, ciphertext: bytes | memoryview) -> str:
-        return _split(bytes(ciphertext), "A secret")[0]
+        try:
+            return _split(bytes(ciphertext))[0]
+        except Undecryptable as exc:
+            raise Undecryptable(f"A secret {exc}") from None
 
     def fingerprint(self, key_text: str) -> str:
         """64 hexadecimal digits that find an OpenRouter key again."""
@@ -149,18 +155,25 @@ def _header(key_id: str) -> bytes:
 
 
 def _place(table: str, column: str, row: UUID, key_id: str) -> bytes:
-    return json.dumps(["opensvm", VERSION, table, column, str(row), key_id]).encode()
+    return _place_template(table, column, key_id) % str(row).encode()
 
 
-def _split(ciphertext: bytes, where: str) -> tuple[str, bytes]:
+@functools.lru_cache(maxsize=64)
+def _place_template(table: str, column: str, key_id: str) -> bytes:
+    names = (json.dumps(name).replace("%", "%%") for name in (table, column, key_id))
+    return '["opensvm", {}, {}, {}, "%s", {}]'.format(VERSION, *names).encode()
+
+
+def _split(ciphertext: bytes) -> tuple[str, bytes]:
+    """Key id and body. The message of its Undecryptable lacks the subject."""
     if not ciphertext:
-        raise Undecryptable(f"{where} is empty: it was erased or never stored.")
+        raise Undecryptable("is empty: it was erased or never stored.")
     if ciphertext[0] != VERSION:
-        raise Undecryptable(f"{where} has the unknown format {ciphertext[0]}.")
+        raise Undecryptable(f"has the unknown format {ciphertext[0]}.")
     end = 2 + (ciphertext[1] if len(ciphertext) > 1 else 0)
     key_id, body = ciphertext[2:end], ciphertext[end:]
     if not key_id.isascii() or len(body) < NONCE_BYTES + TAG_BYTES:
-        raise Undecryptable(f"{where} is damaged or cut short.")
+        raise Undecryptable("is damaged or cut short.")
     return key_id.decode("ascii"), body
 
 

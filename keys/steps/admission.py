@@ -183,6 +183,12 @@ class Doorman:
     turn: int
     clients: dict[str, KnownClient]
     aliases: dict[str, str]
+    _models: dict[str, str] = field(default_factory=dict)
+
+    def model_sent(self, asked: str) -> str:
+        if asked not in self._models:
+            self._models[asked] = upstream_model(asked, self.aliases)
+        return self._models[asked]
 
     @classmethod
     def read(cls, sql: Statements, asked: Collection[Admit]) -> Doorman:
@@ -208,7 +214,7 @@ def admit(item: Admit, *, doorman: Doorman, admission: Admission) -> Admitted | 
         return Denied("unknown")
     if reason := client.denial(admission.now):
         return Denied(reason)
-    model_sent = upstream_model(item.model_asked, doorman.aliases)
+    model_sent = doorman.model_sent(item.model_asked)
     selection = admission.select(item.id, model_sent, ())
     if isinstance(selection, NoKey):
         return NoKey(

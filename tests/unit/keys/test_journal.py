@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime as dt
 import fcntl
@@ -92,6 +93,25 @@ def test_it_holds_generations_and_settlements(journal: Journal, folder: Path) ->
     assert read(only_file(folder)) == ({request: "gen-2"}, {item.id: item})
     assert journal.unsettled == 1
     assert only_file(folder).stat().st_mode & 0o777 == 0o600
+
+
+def test_what_one_turn_of_a_loop_notes_is_one_write_at_its_end(folder: Path) -> None:
+    journal = Journal(folder, uuid.uuid4(), max_bytes=MEGABYTE)
+    requests = [uuid.uuid4() for _ in range(3)]
+    seen = []
+
+    async def note() -> None:
+        for request in requests:
+            journal.note_generation(request, 'gen-"1"')
+            seen.append(journal._size)
+        await asyncio.sleep(0)
+        seen.append(journal._size)
+
+    asyncio.run(note())
+    journal.close()
+    assert seen[:3] == [0, 0, 0] != seen[3:]
+    (orphan,) = take_orphans(folder)
+    assert orphan.read().generations == dict.fromkeys(requests, 'gen-"1"')
 
 
 def test_what_the_ledger_has_is_forgotten_and_generations_under_way_stay(journal: Journal, folder: Path) -> None:

@@ -69,6 +69,15 @@ def test_sealed_secrets_can_be_compared_with_each_other_only() -> None:
     assert Sealed(SECRET) != SECRET
 
 
+def test_what_was_sealed_long_ago_still_opens() -> None:
+    """By the first version: neither the format nor the place that a ciphertext is bound to ever changes."""
+    sealed = (
+        "01066d6b2d6f6c646e6e6e6e6e6e6e6e6e6e6e6e14ff177a475d947edd6060e722e3ad9c232e6970c11d7038"
+        "f4a439b470eab8a64209ea0a041669a04e65"
+    )
+    assert unseal(bytes.fromhex(sealed)) == SECRET
+
+
 @given(TEXTS)
 def test_what_is_sealed_opens_as_it_was(secret: str) -> None:
     assert unseal(seal(secret)) == secret
