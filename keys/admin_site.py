@@ -14,7 +14,7 @@ from django.conf import settings
 from django.contrib.admin import AdminSite
 from django.contrib.admin.apps import AdminConfig
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.template.response import SimpleTemplateResponse
 from django.urls import path
@@ -79,7 +79,25 @@ class OperatorsSite(AdminSite):
         return update_wrapper(_in_words(guarded), guarded)
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        return _in_words(super().login)(request, extra_context)
+        return _in_words(self._audited_login)(request, extra_context)
+
+    def _audited_login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """A session is stored with the answer, so without the audit's row there is none."""
+        from keys.admin.base import actor_of  # models are loaded only after this module
+        from keys.services.users import record_login
+
+        answer = super().login(request, extra_context)
+        if request.method == "POST" and isinstance(answer, HttpResponseRedirect) and request.user.is_authenticated:
+            record_login(request.user, actor=actor_of(request))
+        elif request.method == "POST":
+            address = request.META.get("REMOTE_ADDR") or ""
+            logger.warning("refuse a login", extra={"event": "admin.login_refused", "ip": address})
+        return answer
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        from keys.admin.passwords import change_own_password  # as above
+
+        return change_own_password(request, {**self.each_context(request), **(extra_context or {})})
 
 
 def _in_our_order(models: list[Any]) -> list[Any]:

@@ -60,10 +60,16 @@ def test_the_database_refuses_to_change_an_event(event: AuditEvent) -> None:
     assert AuditEvent.objects.get().actor == "alice"
 
 
-@pytest.mark.skipif(connection.vendor == "sqlite", reason="the tests' own flush deletes rows; see the next test")
 def test_the_database_refuses_to_delete_an_event(event: AuditEvent) -> None:
     with pytest.raises(DatabaseError, match="append-only"), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("DELETE FROM keys_auditevent")
+    assert AuditEvent.objects.exists()
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no TRUNCATE")
+def test_postgresql_refuses_to_empty_the_table(event: AuditEvent) -> None:
+    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("TRUNCATE keys_auditevent")
     assert AuditEvent.objects.exists()
 
 
