@@ -10,6 +10,7 @@ from django import forms
 from django.http import QueryDict
 from django.utils import timezone
 
+from keys.admin.trail import TrailField
 from keys.causes import Cause
 from keys.ledger_search import LAST_ID, Search
 from keys.models import Account, Client, OpenRouterKey
@@ -51,9 +52,11 @@ class MomentField(forms.Field):
         try:
             moment = dt.datetime.fromisoformat(str(value))
             aware = moment if timezone.is_aware(moment) else timezone.make_aware(moment)
-            return aware.astimezone(dt.UTC) if 1970 < aware.year < 9000 else None
+            if 1970 < aware.year < 9000:
+                return aware.astimezone(dt.UTC)
         except (ValueError, OverflowError) as exc:
             raise forms.ValidationError("Write a date and a time, as 2026-05-04T13:30.") from exc
+        raise forms.ValidationError("No request is of that year.")
 
     def prepare_value(self, value: Any) -> Any:
         """An input of this type shows nothing but a local time."""
@@ -86,7 +89,7 @@ class SearchForm(forms.Form):
     )
     since = MomentField(label="From", required=False)
     until = MomentField(label="To", required=False)
-    before = forms.UUIDField(required=False, widget=forms.HiddenInput)
+    before = TrailField(required=False)
 
     def __init__(self, data: QueryDict) -> None:
         super().__init__({name: str(value).replace("\0", "") for name, value in data.items()})
@@ -122,7 +125,7 @@ class SearchForm(forms.Form):
             cause=typed["cause"],
             since=since,
             until=typed["until"],
-            before=typed["before"] or LAST_ID,
+            before=typed["before"][-1] if typed["before"] else LAST_ID,
         )
 
     def _keys(self) -> tuple[uuid.UUID | None, ...] | None:

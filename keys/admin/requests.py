@@ -17,6 +17,7 @@ from keys.admin.base import LogAdmin
 from keys.admin.display import NOTHING, dollars, milliseconds, stamp, stamp_with_distance
 from keys.admin.request_form import SearchForm
 from keys.admin.rows import link_to_related, page_of
+from keys.admin.trail import Trail, newer, older
 from keys.ledger_search import Page, find_page
 from keys.models import Attempt, RequestLog
 from keys.usage import known_models
@@ -27,7 +28,7 @@ class RequestAdmin(LogAdmin):
     """UUIDv7 ids are in time order, so the newest come first by the primary key alone."""
 
     change_form_template = "keys/admin/request.html"
-    columns = ("client_link", "key_link", "models_named", "outcome", "cost_shown", "tokens", "tries", "latency")
+    columns = ("outcome", "client_link", "key_link", "models_named", "cost_shown", "tokens", "tries", "latency")
     fieldsets = (
         (None, {"fields": ("request_id", "when", "outcome", "error_type", "cause_shown", "client_link", "key_link")}),
         ("Model", {"fields": ("model_asked", "model_sent", "streamed")}),
@@ -35,7 +36,7 @@ class RequestAdmin(LogAdmin):
         ("Time", {"fields": ("latency", "first_token", "recorded")}),
         (
             "Where from",
-            {"fields": ("client_ip", "user_agent", "session_id", "generation_id", "id", "poisoned")},
+            {"fields": ("address", "user_agent", "session_id", "generation_id", "id", "poisoned")},
         ),
     )
 
@@ -49,6 +50,7 @@ class RequestAdmin(LogAdmin):
             raise PermissionDenied
         form = SearchForm(request.GET)
         is_valid = form.is_valid()
+        trail: Trail = form.cleaned_data["before"] if is_valid else ()
         page = find_page(form.search(timezone.now()), "client", "key") if is_valid else Page([])
         context = {
             **self.admin_site.each_context(request),
@@ -58,9 +60,10 @@ class RequestAdmin(LogAdmin):
             "headings": [str(getattr(self, name).short_description) for name in self.columns],
             "lines": [self._line(row) for row in page.rows],
             "page": page,
-            "older": page.older,
+            "older": older(trail, page.older),
+            "newer": newer(trail),
+            "steps": len(trail),
             "looked_back_to": stamp(page.looked_back_to),
-            "is_newest": "before" not in request.GET,
             "models": known_models(),
             **(extra_context or {}),
         }
@@ -125,6 +128,10 @@ class RequestAdmin(LogAdmin):
     @admin.display(description="tries")
     def tries(self, row: RequestLog) -> str:
         return f"{row.attempts:,}"
+
+    @admin.display(description="IP address")
+    def address(self, row: RequestLog) -> str:
+        return row.client_ip or NOTHING
 
     @admin.display(description="streamed")
     def streamed(self, row: RequestLog) -> str:

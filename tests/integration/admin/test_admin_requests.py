@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import html
+import re
 import uuid
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,8 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from keys import ledger_search
+from keys.admin import trail
 from keys.admin.paginator import CappedPaginator
 from keys.causes import Cause
 from tests.integration.admin.builders import (
@@ -168,6 +172,58 @@ def test_the_newest_request_comes_first(desk: Client) -> None:
     page = listed(desk)
 
     assert page.index("number-2") < page.index("number-1") < page.index("number-0")
+
+
+def models_in(page: str) -> list[str]:
+    return re.findall(r"number-\d", page)
+
+
+def link_to(page: str, relation: str) -> str:
+    found = re.findall(rf'href="([^"]*)" rel="{relation}"', page)
+    return html.unescape(found[0]) if found else ""
+
+
+def test_older_and_newer_lead_to_the_same_pages_there_and_back(desk: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_search, "PAGE_ROWS", 2)
+    client = build_client()
+    for number in range(7):
+        build_request(client, None, model_asked=f"number-{number}")
+    there = [listed(desk, client=str(client.pk))]
+    while older := link_to(there[-1], "next"):
+        there.append(text_of(desk.get(f"{reverse(LIST)}{older}")))
+    assert [models_in(page) for page in there] == [
+        ["number-6", "number-5"],
+        ["number-4", "number-3"],
+        ["number-2", "number-1"],
+        ["number-0"],
+    ]
+
+    back = [there[-1]]
+    while newer := link_to(back[-1], "prev"):
+        back.append(text_of(desk.get(f"{reverse(LIST)}{newer}")))
+
+    assert [models_in(page) for page in back] == [models_in(page) for page in reversed(there)]
+    assert all(str(client.pk) in link_to(page, "prev") for page in there[1:]), "the search goes with it"
+
+
+def test_the_way_back_is_no_longer_than_an_address_may_be() -> None:
+    way: trail.Trail = ()
+    for number in range(1, 200):
+        text = trail.older(way, uuid.UUID(int=number))
+        assert text is not None
+        way = trail.TrailField().to_python(text)
+
+    assert len(trail.text_of(way)) < 1_700
+    assert [step.int for step in way] == list(range(150, 200))
+    assert trail.newer(way[:1]) is None
+
+
+def test_a_page_or_a_year_that_does_not_exist_is_told(desk: Client) -> None:
+    build_request(build_client(), None, model_asked="number-1")
+
+    assert "This page does not exist" in listed(desk, before="x.y")
+    assert "No request is of that year" in listed(desk, since="0001-01-01T00:00Z")
+    assert models_in(listed(desk, since="0001-01-01T00:00Z")) == []
 
 
 @pytest.mark.parametrize(
