@@ -44,6 +44,7 @@ class OperatorsSite(AdminSite):
     index_title = "Operators' desk"
     site_url = None
     index_template = "keys/admin/home.html"
+    empty_value_display = "–"
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         return {

@@ -20,8 +20,8 @@ DATE = {"type": "date"}
 class ReportForm(forms.Form):
     """UTC days, both included. What is left out is the last seven days by key."""
 
-    since = forms.DateField(label="From", widget=forms.DateInput(attrs=DATE))
-    until = forms.DateField(label="To", widget=forms.DateInput(attrs=DATE))
+    since = forms.DateField(label="From (UTC)", widget=forms.DateInput(attrs=DATE))
+    until = forms.DateField(label="To (UTC)", widget=forms.DateInput(attrs=DATE))
     group = forms.ChoiceField(label="By", choices=[(group, group) for group in GROUPS])
     key = forms.UUIDField(required=False, widget=forms.Select)
     account = forms.UUIDField(required=False, widget=forms.Select)

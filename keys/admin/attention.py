@@ -41,11 +41,13 @@ def attention_of(
     invalid = [key for key in keys if key.state == KeyState.INVALID]
     unchecked = [key for key in in_use if key.check_error and key.state != KeyState.INVALID]
     due = [key for key in in_use if key.rotates_at and key.rotates_at <= now]
+    elsewhere = [key for key in keys if key.elsewhere]
     soon = [key for key in in_use if key.rotates_at and now < key.rotates_at <= now + SOON]
     lines = [
         _about("bad", "{n} refused by OpenRouter (invalid)", invalid),
         _about("wait", "{n} benched", benched),
         _about("wait", "The last check of {n} failed", unchecked),
+        _about("wait", "OpenRouter bills another account than the one given here for {n}", elsewhere),
         _about("wait", "{n} due for rotation: 90 days are over", due),
         _about("off", f"{{n}} due for rotation within {span(SOON.total_seconds())}", soon),
         _unknown_costs(hours or {}, now),

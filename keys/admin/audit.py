@@ -91,12 +91,12 @@ class AgeFilter(admin.SimpleListFilter):
 @admin.register(AuditEvent)
 class AuditAdmin(LogAdmin):
     change_list_template = "keys/admin/audit_list.html"
-    list_display = ("when", "actor", "action", "object_name", "change", "ip")
+    list_display = ("when", "actor", "action", "object_name", "change", "address")
     list_display_links = ("when",)
     list_filter = (AgeFilter, ActorFilter, ObjectFilter, ActionFilter)
     search_fields = ("actor", "action", "object_name", "object_id")
     search_help_text = "Actor, action, or the name or id of what was changed."
-    fields = ("when", "actor", "ip", "action", "object_type", "object_name", "object_id", "before", "after")
+    fields = ("when", "actor", "address", "action", "object_type", "object_name", "object_id", "before", "after")
 
     def get_urls(self) -> list[Any]:
         view = self.admin_site.admin_view(self.csv_view)
@@ -117,6 +117,10 @@ class AuditAdmin(LogAdmin):
     @admin.display(description="time")
     def when(self, row: AuditEvent) -> SafeString | str:
         return stamp(row.at)
+
+    @admin.display(description="IP address")
+    def address(self, row: AuditEvent) -> str:
+        return row.ip or NOTHING
 
     @admin.display(description="change")
     def change(self, row: AuditEvent) -> str:

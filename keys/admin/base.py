@@ -10,7 +10,7 @@ from django.contrib import admin
 from django.db import DatabaseError, models
 from django.http import HttpRequest
 
-from keys.admin.paginator import CappedPaginator, NewestFirst
+from keys.admin.paginator import CappedPaginator, NewestFirst, PlainList
 from keys.errors import DuplicateKey, KeysError
 from keys.keyring import KeyringError
 from keys.sealing import Undecryptable
@@ -82,6 +82,9 @@ class PlainAdmin(ModelAdmin):
         """No query string may feel its way along a stored secret or digest."""
         return not _GUARDED.intersection(lookup.split("__")) and super().lookup_allowed(lookup, value, request)
 
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return PlainList
+
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         name = str(self.opts.verbose_name_plural)
         return super().changelist_view(request, {"title": name[:1].upper() + name[1:], **(extra_context or {})})
@@ -100,6 +103,7 @@ class ReadOnlyAdmin(PlainAdmin):
 class LogAdmin(ReadOnlyAdmin):
     """A table that grows without end: newest first by its primary key, whatever the query string says."""
 
+    change_form_template = "keys/admin/log_page.html"
     ordering = ("-pk",)
     sortable_by = ()
     paginator = CappedPaginator

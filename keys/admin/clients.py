@@ -22,6 +22,7 @@ from keys.admin.client_actions import CLIENT_ACTIONS
 from keys.admin.client_replacement import ReplacementPage, replacement_page
 from keys.admin.display import NOTHING, cost, stamp, stamp_with_distance
 from keys.admin.filters import RevokedFilter
+from keys.admin.paginator import PlainList
 from keys.admin.row_actions import RowActionsAdmin
 from keys.admin.rows import link_to, list_of, page_of
 from keys.admin.snippets import snippets_for
@@ -35,7 +36,10 @@ class ChangeClientForm(RefusableForm):
     class Meta:
         model = Client
         fields = ("name", "expires_at")
-        help_texts = {"expires_at": "In the time zone of this page. Empty: never."}
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fields["expires_at"].help_text = f"In {timezone.get_current_timezone_name()}. Empty: never."
 
 
 class AddClientForm(ChangeClientForm):
@@ -46,7 +50,7 @@ class AddClientForm(ChangeClientForm):
     )
 
 
-class ClientChangeList(ChangeList):
+class ClientChangeList(PlainList):
     """Reads what the page's clients cost today at once."""
 
     def get_results(self, request: HttpRequest) -> None:
@@ -152,7 +156,7 @@ class ClientAdmin(RowActionsAdmin, ReplacementPage):
     def last_used(self, client: Client) -> SafeString | str:
         return stamp(client.last_used_at, missing="never")
 
-    @admin.display(description="cost today")
+    @admin.display(description="cost today (UTC)")
     def cost_today(self, client: Client) -> str:
         used: usage.Usage = client.today  # type: ignore[attr-defined]  # see attach_costs
         return cost(used.cost_nano, used.unknown_costs)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from decimal import Decimal
+from math import ceil
 
 from django.utils import timezone
 from django.utils.html import format_html
@@ -15,12 +17,17 @@ NOTHING = "–"
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
-def dollars(nano: int | None) -> str:
-    """Nano-USD in dollars: every digit that is there, at least two, thousands separated."""
+def dollars(nano: int | None, *, decimals: int = 2) -> str:
+    """Nano-USD in dollars: every digit that is there, at least `decimals` of a dollar's parts, thousands separated."""
     if nano is None:
         return "unknown"
-    whole, _, decimals = f"{abs(Decimal(nano) / NANO_PER_USD):,.9f}".partition(".")
-    return f"{'-' if nano < 0 else ''}${whole}.{decimals.rstrip('0').ljust(2, '0')}"
+    whole, _, fraction = f"{abs(Decimal(nano) / NANO_PER_USD):,.9f}".partition(".")
+    return f"{'-' if nano < 0 else ''}${whole}.{fraction.rstrip('0').ljust(decimals, '0')}"
+
+
+def decimals_of(nanos: Iterable[int]) -> int:
+    """How many decimals the sums of a column need for all to have as many, so that they stand below each other."""
+    return max((len(dollars(nano).partition(".")[2]) for nano in nanos), default=2)
 
 
 def cost(nano: int, unknown: int) -> str:
@@ -39,6 +46,13 @@ def span(seconds: float) -> str:
 def relative(moment: dt.datetime, now: dt.datetime) -> str:
     seconds = (moment - now).total_seconds()
     return f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
+
+
+def countdown(moment: dt.datetime, now: dt.datetime) -> str:
+    """As `keys/static/keys/desk.js` writes it, so that nothing moves when that begins to count."""
+    seconds = max(ceil((moment - now).total_seconds()), 0)
+    hours, minutes = divmod(seconds // 60, 60)
+    return f"{hours}:{minutes:02}:{seconds % 60:02} left" if hours else f"{minutes}:{seconds % 60:02} left"
 
 
 def clock(moment: dt.datetime, now: dt.datetime) -> str:

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from keys.admin.attention import attention_of
-from keys.admin.display import cost, relative
+from keys.admin.display import clock, cost, countdown, relative
 from keys.admin.pool import KeyView, one_account_warning, view_keys
 from keys.admin.rows import page_of
 from keys.admin.traffic_charts import PERIODS, traffic_charts
@@ -61,6 +61,7 @@ def _pool(now: dt.datetime, hours: dict[dt.datetime, Traffic] | None) -> dict[st
         "has_no_key": not keys,
         "has_no_client": not Client.objects.filter(revoked_at__isnull=True).exists(),
         "one_account_warning": one_account_warning,
+        "today_began": clock(now.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0), now),
     }
 
 
@@ -77,8 +78,9 @@ def _card(key: OpenRouterKey, view: KeyView, in_flight: int, now: dt.datetime) -
         "key": key,
         "page": page_of(key),
         "standing": view.standing,
+        "reason": view.standing.beside_countdown or view.standing.reason,
         "until": free_at.isoformat() if free_at and free_at > now else "",
-        "left": relative(free_at, now) if free_at and free_at > now else "",
+        "left": countdown(free_at, now) if free_at and free_at > now else "",
         "in_flight": f"{in_flight:,}",
         "requests": f"{view.today.requests:,}",
         "cost": cost(view.today.cost_nano, view.today.unknown_costs),

@@ -76,9 +76,7 @@ def _check(key: OpenRouterKey, actor: Actor) -> Outcome:
 def check_outcome(key: OpenRouterKey, actor: Actor) -> Outcome:
     """Ask OpenRouter about `key` and say what it answered. Raises KeysError, never for network trouble."""
     result = checks.check_key(key.pk, actor=actor)
-    facts = result.facts
-    is_good = facts is not None and facts.has_room is not False and not facts.is_management_key
-    return Outcome(f"{key.name}: {result.message}", is_trouble=not is_good)
+    return Outcome(f"{key.name}: {result.message}", is_trouble=not result.is_good)
 
 
 def _has_secret(key: OpenRouterKey) -> str:

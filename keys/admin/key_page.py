@@ -9,7 +9,7 @@ from keys.admin.display import cost, stamp_with_distance
 from keys.admin.rows import list_of
 from keys.admin.timeline import timeline_of
 from keys.models import Cooldown, OpenRouterKey, RequestLog
-from keys.services.rotation import find_rotation
+from keys.services.rotation import find_predecessor, find_rotation
 from keys.usage import Usage
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def page_sections(key: OpenRouterKey, view: KeyView, user: AbstractBaseUser | An
         key, with_events=may_view("keys.view_auditevent"), with_cooldowns=may_view("keys.view_cooldown")
     )
     sections["rotation"] = find_rotation(key.pk)
+    sections["predecessor"] = find_predecessor(key.pk)
     if may_view("keys.view_requestlog"):
         sections["requests_link"] = list_of(RequestLog, f"key={key.pk}")
     return sections

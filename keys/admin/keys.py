@@ -21,6 +21,7 @@ from keys.admin.key_actions import KEY_ACTIONS, check_outcome
 from keys.admin.key_forms import AddKeyForm, ChangeKeyForm
 from keys.admin.key_import import ImportPages
 from keys.admin.key_page import page_sections
+from keys.admin.paginator import PlainList
 from keys.admin.pool import blocking_of, one_account_warning, view_keys
 from keys.admin.rotation import DueRotationFilter, RotationPages, rotation_page
 from keys.admin.row_actions import RowAction, RowActionsAdmin
@@ -30,10 +31,11 @@ from keys.services.keys import add_key, edit_key
 from keys.services.rotation import count_in_flight, refusal_to_rotate
 
 if TYPE_CHECKING:
-    from keys.admin.pool import KeyView
+    from keys.admin.paginator import PlainList
+from keys.admin.pool import KeyView
 
 
-class KeyChangeList(ChangeList):
+class KeyChangeList(PlainList):
     """Reads the standing and the costs of the page's keys at once."""
 
     def get_results(self, request: HttpRequest) -> None:
@@ -86,7 +88,7 @@ class KeyAdmin(RowActionsAdmin, RotationPages, ImportPages):
         ("In the pool", ("tail", "selected", "last_used", "cost_today", "cost_days", "added", "rotation")),
         (
             "What OpenRouter says (GET /key)",
-            ("last_check", "label", "limit", "remaining", "resets", "spent", "expires"),
+            ("last_check", "owner", "label", "limit", "remaining", "resets", "spent", "expires"),
         ),
     )
 
@@ -200,16 +202,16 @@ class KeyAdmin(RowActionsAdmin, RotationPages, ImportPages):
     def used(self, key: OpenRouterKey) -> SafeString:
         return format_html("{}<br>{}", self.selected(key), self.last_used(key))
 
-    @admin.display(description="cost today, 30 days")
+    @admin.display(description="cost today, 30 days (UTC)")
     def costs(self, key: OpenRouterKey) -> SafeString:
         return format_html("{}<br>{}", self.cost_today(key), self.cost_days(key))
 
-    @admin.display(description="cost today")
+    @admin.display(description="cost today (UTC)")
     def cost_today(self, key: OpenRouterKey) -> str:
         used = _view(key).today
         return cost(used.cost_nano, used.unknown_costs)
 
-    @admin.display(description="cost 30 days")
+    @admin.display(description="cost 30 days (UTC)")
     def cost_days(self, key: OpenRouterKey) -> str:
         used = _view(key).thirty_days
         return cost(used.cost_nano, used.unknown_costs)
@@ -239,7 +241,7 @@ class KeyAdmin(RowActionsAdmin, RotationPages, ImportPages):
             '<span class="badge is-{}">{}</span> <span title="{}">{}</span>{}',
             tone,
             word,
-            f"{key.checked_at:%Y-%m-%d %H:%M:%S UTC}",
+            f"{timezone.localtime(key.checked_at):%Y-%m-%d %H:%M:%S %Z}",
             when,
             format_html("<br>{}", key.check_error) if key.check_error and key.state != KeyState.INVALID else "",
         )

@@ -26,7 +26,16 @@ class CappedPaginator(AnyPaginator):
         return int(self.object_list.values("pk")[:MOST_ROWS].count())  # type: ignore[attr-defined]  # of a QuerySet
 
 
-class NewestFirst(ChangeList):
+class PlainList(ChangeList):
+    """Offers to show all only where a search or a filter leaves something out."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        if not self.query and not self.has_active_filters:
+            self.full_result_count = self.result_count
+
+
+class NewestFirst(PlainList):
     """Ignores the order that a query string asks for: only the primary key has an index that a page can follow."""
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:

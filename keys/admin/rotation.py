@@ -22,12 +22,13 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from keys.admin.base import REFUSALS, ServiceAdmin, actor_of, reason_of
 from keys.admin.key_actions import check_outcome
 from keys.admin.key_forms import SecretField
-from keys.admin.rows import page_of
+from keys.admin.rows import list_of, page_of
 from keys.errors import Duplicate
-from keys.models import KeyState, OpenRouterKey
+from keys.models import KeyState, OpenRouterKey, UsageHour
 from keys.services.rotation import (
     Rotation,
     RotationPhase,
+    find_finished_rotation,
     find_rotation,
     refusal_to_rotate,
     start_rotation,
@@ -80,6 +81,10 @@ def steps_of(rotation: Rotation) -> list[Step]:
     """The way through, as far as it has come. Pure."""
     old, new, phase = rotation.old, rotation.new, rotation.phase
     waits = Step("waits", "off", "")
+    stored = Step("done", "good", f"{new.name} is stored; account and tier are those of {old.name}.")
+    if phase is RotationPhase.FINISHED:
+        ended = f"{old.name} is retired: its secret is erased, its history and its costs stay."
+        return [stored, *(Step("done", "good", text) for text in ("", "", f"{old.name} answers no request.", ended))]
     checked = Step("done", "good", f"OpenRouter accepts {new.name}.")
     if phase is RotationPhase.CHECKING:
         said = new.check_error or "It has not been checked yet."
@@ -94,7 +99,7 @@ def steps_of(rotation: Rotation) -> list[Step]:
         left = f"{requests} of {old.name} left." if rotation.in_flight else f"No request of {old.name} is left."
         draining = Step("now" if rotation.in_flight else "done", "wait" if rotation.in_flight else "good", left)
     return [
-        Step("done", "good", f"{new.name} is stored; account and tier are those of {old.name}."),
+        stored,
         checked,
         serving,
         draining,
@@ -119,7 +124,7 @@ class RotationPages(ServiceAdmin):
             raise PermissionDenied
         if key is None:
             raise Http404(f"There is no key {object_id}.")
-        rotation = find_rotation(key.pk)
+        rotation = find_rotation(key.pk) or find_finished_rotation(key.pk)
         if rotation is not None:
             return self._show(request, key, rotation)
         return self._start(request, key)
@@ -129,14 +134,14 @@ class RotationPages(ServiceAdmin):
             **self._context(request, key, f"Rotation of {rotation.old.name}"),
             "rotation": rotation,
             "steps": list(zip(STEP_TITLES, steps_of(rotation), strict=True)),
+            "account_warning": rotation.new.elsewhere,
+            "usage_link": _usage_of_both(request, rotation),
             "is_draining": rotation.phase is RotationPhase.DRAINING,
             "is_checking": rotation.phase is RotationPhase.CHECKING,
+            "is_finished": rotation.phase is RotationPhase.FINISHED,
             "refresh_seconds": REFRESH_SECONDS,
         }
-        answer = TemplateResponse(request, "keys/admin/rotation.html", context)
-        if rotation.phase is RotationPhase.DRAINING:
-            answer["Refresh"] = str(REFRESH_SECONDS)  # nothing to type in here, so nothing is lost
-        return answer
+        return TemplateResponse(request, "keys/admin/rotation.html", context)
 
     @sensitive_variables()
     def _start(self, request: HttpRequest, key: OpenRouterKey) -> HttpResponse:
@@ -172,6 +177,11 @@ class RotationPages(ServiceAdmin):
 
     def _context(self, request: HttpRequest, key: OpenRouterKey, title: str) -> dict[str, Any]:
         return {**self.admin_site.each_context(request), "opts": self.opts, "title": title, "key": key}
+
+
+def _usage_of_both(request: HttpRequest, rotation: Rotation) -> str:
+    may_see = request.user.has_perm("keys.view_usagehour")
+    return list_of(UsageHour, f"group=day&joined=on&key={rotation.new.pk}") if may_see else ""
 
 
 def rotation_page(key_id: uuid.UUID) -> str:

@@ -22,11 +22,15 @@ NEEDS_AN_OPERATOR = {Cause.OUT_OF_CREDIT, Cause.KEY_LIMIT_REACHED, Cause.KEY_REF
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One badge: `tone` is good, wait, bad or off; `reason` says in words why."""
+    """One badge: `tone` is good, wait, bad or off; `reason` says in words why.
+
+    `beside_countdown` is what remains to be said of the reason where a countdown runs beside it.
+    """
 
     word: str
     tone: str
     reason: str = ""
+    beside_countdown: str = ""
 
 
 def standing_of(key: OpenRouterKey, blocking: Blocking) -> Standing:
@@ -71,7 +75,9 @@ def _benched(blocking: Blocking, account: str) -> Standing:
     whose = f"{account}, " if cooldown.is_of_account else ""
     others = len(blocking.for_all_models) - 1
     more = f", and {others} more" if others else ""
-    return Standing(word_of(cooldown), tone, f"{whose}until {_moment(cooldown.until, blocking.now)}{more}")
+    until, now = cooldown.until, blocking.now
+    reason, brief = (f"{whose}until {moment}{more}" for moment in (_moment(until, now), clock(until, now)))
+    return Standing(word_of(cooldown), tone, reason, brief)
 
 
 def _last(blocking: Blocking) -> OpenCooldown:

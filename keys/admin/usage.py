@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from keys.admin.base import ReadOnlyAdmin
 from keys.admin.charts import TONES, Chart, Series
-from keys.admin.display import NANO_PER_USD, NOTHING, change, dollars
+from keys.admin.display import NANO_PER_USD, NOTHING, change, decimals_of, dollars
 from keys.admin.rows import list_of
 from keys.csv_text import csv_response
 from keys.models import RequestLog, UsageHour
@@ -93,11 +93,13 @@ def _presets(form: ReportForm) -> Any:
 
 def _shown(request: HttpRequest, report: Report) -> dict[str, Any]:
     question = report.question
+    sums = [report.totals, *(line.usage for line in report.lines)]
+    decimals = decimals_of(nano for usage in sums for nano in (usage.cost_nano, usage.estimated_nano))
     may_see_requests = request.user.has_perm("keys.view_requestlog")
     return {
         "report": report,
         "heading": f"By {question.group}{' (UTC)' if question.group in TIMES else ''}",
-        "totals": _numbers(report.totals, report.before),
+        "totals": {**_numbers(report.totals, report.before, decimals), **_headline(report.totals, report.before)},
         "before": question.before,
         "is_open": question.until >= timezone.now().date(),
         "sources": list(_sources(report.totals)),
@@ -105,7 +107,7 @@ def _shown(request: HttpRequest, report: Report) -> dict[str, Any]:
             {
                 "label": _label(line),
                 "requests_link": _drill_down(question, line) if may_see_requests else "",
-                **_numbers(line.usage, line.before),
+                **_numbers(line.usage, line.before, decimals),
             }
             for line in report.lines
         ],
@@ -113,27 +115,37 @@ def _shown(request: HttpRequest, report: Report) -> dict[str, Any]:
     }
 
 
-def _numbers(usage: Usage, before: Usage) -> dict[str, str]:
+def _numbers(usage: Usage, before: Usage, decimals: int) -> dict[str, str]:
     return {
         "requests": f"{usage.requests:,}",
         "errors": f"{usage.errors:,}",
         "tokens_in": f"{usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens:,}",
         "tokens_out": f"{usage.output_tokens:,}",
-        "cost": dollars(usage.cost_nano),
-        "estimated": dollars(usage.estimated_nano) if usage.estimated_nano else NOTHING,
+        "cost": dollars(usage.cost_nano, decimals=decimals),
+        "estimated": dollars(usage.estimated_nano, decimals=decimals) if usage.estimated_nano else NOTHING,
         "unknown": f"{usage.unknown_costs:,}" if usage.unknown_costs else NOTHING,
-        "cost_before": dollars(before.cost_nano),
-        "requests_before": f"{before.requests:,}",
         "cost_change": change(change_of(usage.cost_nano, before.cost_nano)),
         "requests_change": change(change_of(usage.requests, before.requests)),
     }
 
 
+def _headline(usage: Usage, before: Usage) -> dict[str, str]:
+    """The sums at the top, and beside them what the period before had."""
+    if not before.requests:
+        return {"sum": dollars(usage.cost_nano), "cost_beside": "nothing before", "requests_beside": "none before"}
+    return {
+        "sum": dollars(usage.cost_nano),
+        "cost_beside": f"{change(change_of(usage.cost_nano, before.cost_nano))}, was {dollars(before.cost_nano)}",
+        "requests_beside": f"{change(change_of(usage.requests, before.requests))}, was {before.requests:,}",
+    }
+
+
 def _sources(usage: Usage) -> Any:
+    decimals = decimals_of(getattr(usage, column) for _, _, column in SOURCES)
     for name, words, column in SOURCES:
         nano = getattr(usage, column)
         share = f"{nano / usage.cost_nano:.1%}" if usage.cost_nano else NOTHING
-        yield name, words, dollars(nano), share
+        yield name, words, dollars(nano, decimals=decimals), share
 
 
 def _label(line: Line) -> str:

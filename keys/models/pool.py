@@ -70,6 +70,7 @@ class OpenRouterKey(models.Model):
 
     # Facts read from GET /key by the last check that reached OpenRouter.
     label = models.CharField(max_length=200, blank=True, editable=False)
+    owner = models.CharField(max_length=200, blank=True, db_default="", editable=False)  # whom it bills to
     limit_nano = models.BigIntegerField(null=True, blank=True, editable=False)  # null: unlimited
     limit_remaining_nano = models.BigIntegerField(null=True, blank=True, editable=False)
     limit_reset = models.CharField(max_length=20, blank=True, editable=False)  # daily, weekly, monthly or empty
@@ -95,6 +96,14 @@ class OpenRouterKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.tail})"
+
+    @property
+    def elsewhere(self) -> str:
+        """Where it bills to, in words, if that is not the account that it stands under here; else empty."""
+        filed = self.account.organization if self.account else ""
+        if not filed or not self.owner or filed == self.owner:
+            return ""
+        return f"It bills to {self.owner}, but stands under the account {self.account}, which is {filed}."
 
 
 class Pool(models.Model):
@@ -153,7 +162,7 @@ class Cooldown(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_cause_display()} until {self.until:%Y-%m-%d %H:%M:%S}Z"
+        return f"{self.get_cause_display()} until {timezone.localtime(self.until):%Y-%m-%d %H:%M:%S %Z}"
 
 
 class ModelAlias(models.Model):

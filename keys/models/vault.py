@@ -19,3 +19,6 @@ class MasterKey(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["active"], condition=Q(active=True), name="master_key_one_active")
         ]
+
+    def __str__(self) -> str:
+        return self.key_id

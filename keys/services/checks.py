@@ -40,6 +40,7 @@ MANAGEMENT_KEY = "This is a management key: OpenRouter answers no requests with 
 MAX_ERROR_CHARS = 300
 _STORED_FACTS = (
     "label",
+    "owner",
     "limit_nano",
     "limit_remaining_nano",
     "limit_reset",
@@ -59,13 +60,17 @@ class CheckOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check came to. `state` is the key's afterwards; `message` is a sentence for an operator."""
+    """What a check came to. `state` is the key's afterwards; `message` is for an operator, in sentences.
+
+    `is_good`: nothing of it needs to be looked at.
+    """
 
     key_id: uuid.UUID
     outcome: CheckOutcome
     state: str
     message: str
     facts: KeyFacts | None = None
+    is_good: bool = False
 
 
 def check_key(key_id: uuid.UUID, *, actor: Actor, transport: httpx.BaseTransport | None = None) -> CheckResult:
@@ -95,7 +100,11 @@ def _said_before(key: OpenRouterKey) -> str:
     if key.checked_at is None:
         return ""
     is_used_up = key.limit_remaining_nano is not None and key.limit_remaining_nano <= 0
-    return key.check_error or (ACCEPTED_WITHOUT_ROOM if is_used_up else ACCEPTED)
+    return key.check_error or _accepted(key, has_room=not is_used_up)
+
+
+def _accepted(key: OpenRouterKey, *, has_room: bool) -> str:
+    return f"{ACCEPTED if has_room else ACCEPTED_WITHOUT_ROOM} {key.elsewhere}".strip()
 
 
 def _ask(key: OpenRouterKey, transport: httpx.BaseTransport | None) -> KeyFacts | Refused | NoAnswer:
@@ -147,14 +156,17 @@ def _store_facts(
     error = MANAGEMENT_KEY if facts.is_management_key else ""
     values = {field: getattr(facts, field) for field in _STORED_FACTS}
     OpenRouterKey.objects.filter(pk=key.pk).update(**values, checked_at=now, check_error=error)
+    key.owner = facts.owner
     fill_account(key, facts.owner, actor=actor)
     if allows(KeyAction.ACCEPT, key.state):
         apply_action(key, KeyAction.ACCEPT, actor=actor, now=now)
     if allows(KeyAction.ACTIVATE, key.state) and not error and facts.has_room is not False:
         apply_action(key, KeyAction.ACTIVATE, actor=actor, now=now)
     _judge_cooldowns(key, facts, asked_at=asked_at, now=now)
-    message = error or (ACCEPTED_WITHOUT_ROOM if facts.has_room is False else ACCEPTED)
-    return CheckResult(key.pk, CheckOutcome.ACCEPTED, key.state, message, facts)
+    has_room = facts.has_room is not False
+    message = error or _accepted(key, has_room=has_room)
+    is_good = has_room and not error and not key.elsewhere
+    return CheckResult(key.pk, CheckOutcome.ACCEPTED, key.state, message, facts, is_good=is_good)
 
 
 def _judge_cooldowns(key: OpenRouterKey, facts: KeyFacts, *, asked_at: dt.datetime, now: dt.datetime) -> None:

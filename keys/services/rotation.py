@@ -40,11 +40,12 @@ class RotationPhase(StrEnum):
     CHECKING = "checking"  # the successor waits for a good check
     OVERLAP = "overlap"  # both may serve
     DRAINING = "draining"  # the old key finishes its open requests
+    FINISHED = "finished"  # the old key is retired
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """An open rotation. `in_flight`: how many requests the old key still answers."""
+    """A rotation. `in_flight`: how many requests the old key still answers."""
 
     old: OpenRouterKey
     new: OpenRouterKey
@@ -52,6 +53,8 @@ class Rotation:
 
     @property
     def phase(self) -> RotationPhase:
+        if self.old.state == KeyState.RETIRED:
+            return RotationPhase.FINISHED
         if self.new.state == KeyState.PENDING:
             return RotationPhase.CHECKING
         return RotationPhase.DRAINING if self.old.state == KeyState.DRAINING else RotationPhase.OVERLAP
@@ -65,10 +68,22 @@ def find_rotation(key_id: uuid.UUID) -> Rotation | None:
     """The open rotation in which the key is the old one or the successor. At most three queries."""
     takes_part = Q(pk=key_id, replaced_by__isnull=False) | Q(replaced_by=key_id)
     rows = OpenRouterKey.objects.filter(takes_part).exclude(state=KeyState.RETIRED).defer("secret")
-    old = rows.select_related("replaced_by").defer("secret", "replaced_by__secret").first()
+    old = rows.select_related("replaced_by__account").defer("secret", "replaced_by__secret").first()
     if old is None or old.replaced_by is None:
         return None
     return Rotation(old, old.replaced_by, open_requests_of(old.pk))
+
+
+def find_finished_rotation(key_id: uuid.UUID) -> Rotation | None:
+    """The rotation that retired the key. One query."""
+    keys = OpenRouterKey.objects.select_related("replaced_by").defer("secret", "replaced_by__secret")
+    old = keys.filter(pk=key_id, state=KeyState.RETIRED).first()
+    return None if old is None or old.replaced_by is None else Rotation(old, old.replaced_by, 0)
+
+
+def find_predecessor(key_id: uuid.UUID) -> OpenRouterKey | None:
+    """The key that this one took the place of, or is about to."""
+    return OpenRouterKey.objects.filter(replaced_by=key_id).defer("secret").first()
 
 
 def count_in_flight(key_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, int]:

@@ -1,8 +1,8 @@
-/* Small things of every page: countdowns that run, the browser's own time zone to choose, and a pool that stays fresh. */
+/* Small things of every page: countdowns that run, the browser's own time zone to choose, and parts that stay fresh. */
 "use strict";
 
 (function () {
-  const REFRESH_SECONDS = 15;
+  let readAt = Date.now();
 
   function left(seconds) {
     const hours = Math.floor(seconds / 3600);
@@ -18,24 +18,58 @@
     });
   }
 
-  async function refresh(part) {
-    if (document.hidden || part.contains(document.activeElement)) {
+  function parts() {
+    return Array.from(document.querySelectorAll("[data-refresh]"));
+  }
+
+  /* The page as the service makes it now; null when it does not answer, or wants a login first. */
+  async function readAnew() {
+    try {
+      const answer = await fetch(window.location.href, { cache: "no-store" });
+      if (!answer.ok || answer.redirected) {
+        return null;
+      }
+      return new DOMParser().parseFromString(await answer.text(), "text/html");
+    } catch (error) {
+      return null;
+    }
+  }
+
+  function target(element) {
+    return element.getAttribute("href") || element.getAttribute("formaction");
+  }
+
+  /* The keyboard stays on the link or button it was on. A part that asks for no more of it has come to its end. */
+  function replace(part, fresh) {
+    if (!("refresh" in fresh.dataset)) {
+      delete part.dataset.refresh;
+    }
+    if (part.innerHTML === fresh.innerHTML) {
       return;
     }
-    try {
-      const answer = await fetch(window.location.href, { headers: { "X-Requested-With": "fetch" } });
-      if (!answer.ok || answer.redirected) {
-        return;
-      }
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const fresh = page.getElementById(part.id);
-      if (fresh) {
-        part.replaceChildren(...fresh.childNodes);
-        count();
-      }
-    } catch (error) {
-      return; // the service is away for a moment: the next round tries again
+    const focused = part.contains(document.activeElement) ? target(document.activeElement) : null;
+    part.replaceChildren(...fresh.childNodes);
+    if (focused) {
+      Array.from(part.querySelectorAll("a, button")).find((one) => target(one) === focused)?.focus();
     }
+  }
+
+  async function refresh() {
+    if (document.hidden || !parts().length) {
+      return;
+    }
+    const page = await readAnew();
+    const found = page ? parts().map((part) => [part, page.getElementById(part.id)]) : [];
+    const isFresh = found.length > 0 && found.every(([, fresh]) => fresh);
+    if (isFresh) {
+      readAt = Date.now();
+      found.forEach(([part, fresh]) => replace(part, fresh));
+      count();
+    }
+    document.querySelectorAll("[data-stale]").forEach((notice) => {
+      notice.hidden = isFresh;
+      notice.querySelector("span").textContent = left(Math.round((Date.now() - readAt) / 1000)) + " ago";
+    });
   }
 
   function offerOwnZone(button) {
@@ -54,8 +88,9 @@
 
   count();
   window.setInterval(count, 1000);
-  document.querySelectorAll("[data-refresh]").forEach((part) => {
-    window.setInterval(() => refresh(part), REFRESH_SECONDS * 1000);
-  });
+  if (parts().length) {
+    window.setInterval(refresh, Number(parts()[0].dataset.refresh) * 1000);
+    document.addEventListener("visibilitychange", refresh);
+  }
   document.querySelectorAll("[data-own-zone]").forEach(offerOwnZone);
 })();

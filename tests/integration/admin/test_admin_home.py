@@ -46,6 +46,7 @@ def test_the_strip_shows_state_countdown_traffic_and_check(desk: Client) -> None
     page = home(desk)
 
     assert f'data-until="{cooldown.until.isoformat()}"' in page
+    assert re.search(r'>(4:00|3:5\d) left</strong> <span class="reason">until \d\d:\d\d:\d\d UTC</span>', page)
     assert re.search(r"<dt>in flight</dt><dd>1</dd>", page)
     assert re.search(r"<dt>requests today</dt><dd>1</dd>", page)
     assert re.search(r"<dt>cost today</dt><dd>\$0\.000012</dd>", page)
@@ -182,6 +183,14 @@ def test_a_zone_that_does_not_exist_is_not_taken(desk: Client, name: str) -> Non
 
     assert answer.status_code == 200
     assert "Times in UTC" in text_of(desk.get(reverse(HOME)))
+
+
+def test_home_says_when_its_today_began(desk: Client) -> None:
+    build_key()
+
+    assert "it began at 00:00:00 UTC" in home(desk)
+    desk.cookies["opensvm_time_zone"] = "Asia/Tokyo"
+    assert re.search(r"it began at (\d{4}-\d\d-\d\d 09:00|09:00:00) JST", home(desk))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from keys.models import InFlight, OpenRouterKey
-from tests.integration.admin.builders import build_cooldown, build_key
+from tests.integration.admin.builders import build_account, build_cooldown, build_key
 from tests.integration.admin.test_admin_keys import act, all_stored_text, do, page_of, text_of
 from tests.sandbox import SandboxFixture
 
@@ -59,10 +59,15 @@ def test_a_rotation_from_the_pasted_key_to_the_retired_one(desk: Client, accepte
     assert "1 skipped (still answering)" in do(desk, old, "finish_rotation")
 
     request.delete()
-    shown = desk.get(rotation_of(old))
-    assert "No request of prod is left" in text_of(shown)
-    assert shown["Refresh"] == "3"
-    assert "1 retired." in do(desk, old, "finish_rotation")
+    shown = text_of(desk.get(rotation_of(old)))
+    assert "No request of prod is left" in shown
+    assert shown.count('data-refresh="3"') == 2
+    finish = reverse("admin:keys_openrouterkey_do", args=[old.pk, "finish_rotation"])
+    finished = text_of(desk.post(f"{finish}?back=rotation", follow=True))
+    assert "1 retired." in finished
+    assert "prod is retired: its secret is erased" in finished
+    assert "data-refresh" not in finished
+    assert "Cancel rotation" not in finished
     assert (state_of("prod"), state_of("prod.2")) == ("retired", "active")
     assert OpenRouterKey.objects.get(name="prod.2").tier == 2
 
@@ -137,6 +142,39 @@ def test_a_key_in_this_state_has_no_rotation_to_start(desk: Client, state: str) 
     assert rotation_of(old) not in text_of(desk.get(page_of(old)))
 
 
+def test_both_keys_of_a_finished_rotation_lead_to_each_other(desk: Client, accepted: SandboxFixture) -> None:
+    old = build_key("prod")
+    start(desk, old)
+    do(desk, old, "drain")
+    do(desk, old, "finish_rotation")
+    new = OpenRouterKey.objects.get(name="prod.2")
+
+    page, next_page = (text_of(desk.get(page_of(key))) for key in (old, new))
+
+    assert "Replaced by" in page
+    assert page_of(new) in page
+    assert rotation_of(old) in page
+    assert "Took the place of" in next_page
+    assert page_of(old) in next_page
+    assert f"key={new.pk}" in text_of(desk.get(rotation_of(old)))  # what both of them cost, as one
+
+
+def test_a_successor_that_bills_another_account_is_pointed_out(desk: Client, openrouter: SandboxFixture) -> None:
+    account = build_account("acme")
+    type(account).objects.filter(pk=account.pk).update(organization="org_acme")
+    openrouter.add_key(SUCCESSOR, name="prod.2")
+    old = build_key("prod", account=account)
+
+    page = start(desk, old)
+
+    words = "It bills to user_sandbox_main, but stands under the account acme, which is org_acme."
+    assert f"Check of prod.2: OpenRouter accepts this key. {words}" in page
+    assert page.count(words) == 2  # what the check said, and as long as it is so
+    assert words in text_of(desk.get(page_of(OpenRouterKey.objects.get(name="prod.2"))))
+    assert "bills another account than the one given here for 1 key" in text_of(desk.get(reverse("admin:index")))
+    assert "prod.2 answers requests beside prod" in page
+
+
 def test_rotate_on_the_list_leads_to_the_page_of_one_key(desk: Client) -> None:
     first, second = build_key("prod"), build_key("spare")
 
@@ -177,7 +215,7 @@ def test_the_timeline_tells_who_did_what_and_which_cooldowns_there_were(desk: Cl
     do(desk, old, "disable")
 
     page = text_of(desk.get(page_of(old)))
-    timeline: Any = page.split("<h2>Timeline</h2>")[1]
+    timeline: Any = page.split(">Timeline</h2>")[1]
 
     for words in (
         "added",

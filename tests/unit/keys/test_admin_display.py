@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from keys.admin.display import clock, cost, dollars, relative, span, stamp
+from keys.admin.display import clock, cost, countdown, decimals_of, dollars, relative, span, stamp
 
 NOW = dt.datetime(2026, 5, 4, 14, 0, tzinfo=dt.UTC)
 
@@ -25,6 +25,22 @@ NOW = dt.datetime(2026, 5, 4, 14, 0, tzinfo=dt.UTC)
 )
 def test_dollars_have_every_digit_and_at_least_two(nano: int | None, words: str) -> None:
     assert dollars(nano) == words
+
+
+def test_the_sums_of_a_column_have_as_many_decimals() -> None:
+    column = [1_500_000_000, 12_345_678, 0]
+
+    shown = [dollars(nano, decimals=decimals_of(column)) for nano in column]
+
+    assert shown == ["$1.500000000", "$0.012345678", "$0.000000000"]
+    assert decimals_of([]) == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "0:00 left"), (0.2, "0:01 left"), (299, "4:59 left"), (3_725, "1:02:05 left")]
+)
+def test_a_countdown_is_written_as_the_browser_goes_on_with_it(seconds: float, words: str) -> None:
+    assert countdown(NOW + dt.timedelta(seconds=seconds), NOW) == words
 
 
 def test_a_sum_says_how_many_of_its_costs_are_unknown() -> None:

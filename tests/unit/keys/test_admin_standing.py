@@ -59,6 +59,13 @@ def test_every_cause_that_benches_has_words_and_a_countdown(cause: Cause) -> Non
     assert cause.value not in words
 
 
+def test_beside_a_countdown_the_distance_is_left_out() -> None:
+    standing = standing_of(OpenRouterKey(name="work"), Blocking(NOW, (cooldown(), cooldown(minutes=3))))
+
+    assert standing.reason == "until 14:04:00 UTC (in 4 min), and 1 more"
+    assert standing.beside_countdown == "until 14:04:00 UTC, and 1 more"
+
+
 def test_a_benched_account_is_named() -> None:
     words = badge(cooldown(Cause.OUT_OF_CREDIT, is_of_account=True))
 
