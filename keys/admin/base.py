@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.widgets import AdminSplitDateTime
 from django.db import DatabaseError, models
 from django.http import HttpRequest
 
@@ -68,12 +69,25 @@ class RefusableForm(ModelForm):
         return field if field in self.fields else None
 
 
+class DateAndTime(AdminSplitDateTime):
+    """Django's two inputs, each with a name for who can't see what stands before it."""
+
+    def __init__(self, attrs: Any = None) -> None:
+        super().__init__(attrs)
+        for widget, name in zip(self.widgets, ("Date", "Time"), strict=True):
+            widget.attrs["aria-label"] = name
+
+
+DATES: dict[Any, Any] = {models.DateTimeField: {"form_class": forms.SplitDateTimeField, "widget": DateAndTime}}
+
+
 class PlainAdmin(ModelAdmin):
     """No deletion, and no counts beside filters: they cost a scan each."""
 
     show_facets = admin.ShowFacets.NEVER
     show_full_result_count = False
     list_per_page = 50
+    formfield_overrides = DATES
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

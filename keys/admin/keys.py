@@ -88,7 +88,7 @@ class KeyAdmin(RowActionsAdmin, RotationPages, ImportPages):
         ("In the pool", ("tail", "selected", "last_used", "cost_today", "cost_days", "added", "rotation")),
         (
             "What OpenRouter says (GET /key)",
-            ("last_check", "owner", "label", "limit", "remaining", "resets", "spent", "expires"),
+            ("last_check", "bills_to", "label", "limit", "remaining", "resets", "spent", "expires"),
         ),
     )
 
@@ -250,6 +250,10 @@ class KeyAdmin(RowActionsAdmin, RotationPages, ImportPages):
     def added(self, key: OpenRouterKey) -> SafeString | str:
         by = key.created_by.get_username() if key.created_by else "the environment" if key.from_environment else ""
         return format_html("{} {}", stamp(key.created_at), f"by {by}" if by else "")
+
+    @admin.display(description="bills to")
+    def bills_to(self, key: OpenRouterKey) -> str:
+        return key.owner or NOTHING
 
     @admin.display(description="limit")
     def limit(self, key: OpenRouterKey) -> str:

@@ -63,7 +63,7 @@ class MomentField(forms.Field):
         try:
             moment = self.to_python(value)
         except forms.ValidationError:
-            return value
+            return None
         return moment and timezone.localtime(moment).strftime(LOCAL)
 
 

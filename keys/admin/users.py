@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
-from keys.admin.base import actor_of
+from keys.admin.base import DATES, actor_of
 from keys.admin.passwords import PasswordForm, mark
 from keys.services.audit import changes, record
 
@@ -83,6 +83,7 @@ class AuditedUserAdmin(AuditedAdmin, AnyUserAdmin):
     """Where Django would hash a password inside a transaction, this does not: requests wait for it on SQLite."""
 
     change_password_form = PasswordForm
+    formfield_overrides = DATES
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> User | None:
         user = super().get_object(request, object_id, from_field)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import uuid
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +12,10 @@ import pytest
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth.models import Group
-from django.urls import reverse
+from django.urls import get_resolver, reverse
 
+from keys.admin.client_actions import CLIENT_ACTIONS
+from keys.admin.key_actions import KEY_ACTIONS
 from keys.models import AuditEvent, KeyImport, OpenRouterKey
 from keys.sealing import Sealed
 from keys.services.audit import Actor
@@ -62,21 +66,44 @@ FOR_ALL_STAFF = {"index", "password_change", "password_change_done", "jsi18n", "
 DJANGOS_OWN = {"login", "logout", "autocomplete", "view_on_site", "app_list"}
 
 
-def named_urls() -> set[str]:
-    """The names of all addresses that the admin answers to."""
+NAMELESS = {"<path:object_id>/", "(?P<url>.*)$"}  # Django's: an address of old, which redirects, and what is none
+FOR_PROGRAMS = {"api/keys/stats", "api/usage", "healthz", "readyz"}  # no pages; tests of their own
 
-    def walk(patterns: Any) -> Iterator[str]:
-        for pattern in patterns:
-            if hasattr(pattern, "url_patterns"):
-                yield from walk(pattern.url_patterns)
-            elif pattern.name:
-                yield pattern.name
 
-    return set(walk(admin.site.get_urls()))
+def addresses(patterns: Any, before: str = "") -> Iterator[tuple[str, str]]:
+    """Of all that the resolver knows: the whole route and its name, which may be empty."""
+    for pattern in patterns:
+        route = before + str(pattern.pattern)
+        if hasattr(pattern, "url_patterns"):
+            yield from addresses(pattern.url_patterns, route)
+        else:
+            yield route, pattern.name or ""
 
 
 def test_every_address_of_the_admin_is_in_the_table() -> None:
-    assert named_urls() == set(MAY) | set(ACTIONS) | FOR_ALL_STAFF | DJANGOS_OWN
+    found = list(addresses(admin.site.get_urls()))
+
+    assert {name for _, name in found if name} == set(MAY) | set(ACTIONS) | FOR_ALL_STAFF | DJANGOS_OWN
+    nameless = {route for route, name in found if not name}
+    assert {route for route in nameless if not any(route.endswith(known) for known in NAMELESS)} == set()
+    twice = {name for name, count in Counter(name for _, name in found if name).items() if count > 1}
+    assert twice == set(), "of two addresses with one name the table can hold but one"
+
+
+def test_nobody_opens_or_posts_to_anything_but_the_login(client: Client) -> None:
+    """By the routes of the whole service, so that no name, and no table, can leave one out."""
+    build_everything(1)
+    wrong = {}
+    for route, name in addresses(get_resolver().url_patterns):
+        if route in FOR_PROGRAMS or name in ("login", "logout"):
+            continue
+        address = "/" + re.sub(r"<[^>]*>|\(\?P.*", str(uuid.uuid4()), route).replace("^", "").rstrip("$")
+        for method in ("get", "post"):
+            answer = getattr(client, method)(address)
+            is_refused_or_none = answer.status_code in (301, 404, 405) or is_refused(answer, NOBODY)
+            if not is_refused_or_none and route != "":
+                wrong[f"{method} {address}"] = answer.status_code
+    assert not wrong
 
 
 def first_of(app: str, model: str) -> Any:
@@ -161,9 +188,20 @@ def test_each_role_does_what_it_may_and_nothing_else(
     answers = {name: client.post(url) for name, url in action_addresses()}
     answered = {name for name, answer in answers.items() if is_answered(answer)}
     refused = {name for name, answer in answers.items() if is_refused(answer, role)}
-    assert len(answers) >= 9
+    assert set(answers) == {action.name for action in (*KEY_ACTIONS, *CLIENT_ACTIONS)}
     assert (answered if role in DESK else refused) == set(answers)
     assert (AuditEvent.objects.count() > events) == (role in DESK)
+
+
+EVERY_ACTION = {action.name for action in (*KEY_ACTIONS, *CLIENT_ACTIONS)} | {"rotate", "delete_selected"}
+
+
+def test_every_action_of_every_list_is_known(rf: Any, user_of: Any) -> None:
+    request = rf.get("/admin/")
+    request.user = user_of(SUPERUSER)
+    offered = {name for model in admin.site._registry.values() for name in model.get_actions(request)}
+
+    assert offered == EVERY_ACTION
 
 
 @pytest.mark.parametrize("role", [AUDITOR, STAFF])
@@ -174,7 +212,7 @@ def test_no_action_of_a_list_is_for_who_may_only_read(client: Client, user_of: A
     for name in sorted(name for name in MAY if name.startswith("keys_") and name.endswith("_changelist")):
         model = name.split("_")[1]
         row = str(first_of("keys", model)) if model != "usagehour" else "1"
-        for action in ("check", "disable", "enable", "retire", "drain", "rotate", "revoke", "delete_selected"):
+        for action in EVERY_ACTION:
             chosen = {"action": action, "_selected_action": row, "post": "yes", "confirmed": "yes"}
             assert client.post(reverse(f"admin:{name}"), chosen).status_code in (200, 302, 403)
     assert list(OpenRouterKey.objects.values()) == before
