@@ -77,6 +77,11 @@ def stamp_with_distance(moment: dt.datetime | None, now: dt.datetime, *, missing
     return format_html('{} <span class="quiet">({})</span>', stamp(moment), relative(moment, now))
 
 
+def shortened(text: str, most: int = 60) -> str:
+    """For a list; the page has all of it."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+
+
 def milliseconds(value: int | None) -> str:
     return NOTHING if value is None else f"{value:,} ms"
 

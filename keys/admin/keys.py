@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from keys.admin.base import REFUSALS, actor_of, reason_of
-from keys.admin.display import NOTHING, cost, dollars, relative, stamp, stamp_with_distance
+from keys.admin.display import NOTHING, cost, dollars, relative, shortened, stamp, stamp_with_distance
 from keys.admin.filters import StateFilter
 from keys.admin.key_actions import KEY_ACTIONS, check_outcome
 from keys.admin.key_forms import AddKeyForm, ChangeKeyForm
@@ -243,7 +243,9 @@ class KeyAdmin(RowActionsAdmin, RotationPages, ImportPages):
             word,
             f"{timezone.localtime(key.checked_at):%Y-%m-%d %H:%M:%S %Z}",
             when,
-            format_html("<br>{}", key.check_error) if key.check_error and key.state != KeyState.INVALID else "",
+            format_html("<br>{}", shortened(key.check_error))
+            if key.check_error and key.state != KeyState.INVALID
+            else "",
         )
 
     @admin.display(description="added")

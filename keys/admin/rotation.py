@@ -84,7 +84,8 @@ def steps_of(rotation: Rotation) -> list[Step]:
     stored = Step("done", "good", f"{new.name} is stored; account and tier are those of {old.name}.")
     if phase is RotationPhase.FINISHED:
         ended = f"{old.name} is retired: its secret is erased, its history and its costs stay."
-        return [stored, *(Step("done", "good", text) for text in ("", "", f"{old.name} answers no request.", ended))]
+        texts = (f"OpenRouter accepted {new.name}.", "", f"{old.name} answers no request.", ended)
+        return [stored, *(Step("done", "good", text) for text in texts)]
     checked = Step("done", "good", f"OpenRouter accepts {new.name}.")
     if phase is RotationPhase.CHECKING:
         said = new.check_error or "It has not been checked yet."

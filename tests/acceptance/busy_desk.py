@@ -29,6 +29,7 @@ from keys.models import (
     OpenRouterKey,
     RequestLog,
     Watermark,
+    Worker,
 )
 from keys.services.audit import Actor, record
 from keys.services.rollups import aggregate_usage
@@ -57,8 +58,10 @@ def make() -> None:
     clients = _clients(now)
     requests = _requests(now, list(keys.values())[:4], clients)
     _cooldowns(now, keys)
+    worker = Worker.objects.latest("beat_at")  # of a process that lives, so that nobody settles them
     for _ in range(3):
-        InFlight.objects.create(id=uuid.uuid4(), client=clients[0], key=keys["draining"], started_at=now)
+        request = {"client": clients[0], "key": keys["draining"], "started_at": now}
+        InFlight.objects.create(id=uuid.uuid4(), worker=worker.pk, **request)
     for n in range(60):
         after = {"note": "a note of several words " * (n % 9)}
         record(ALICE, "key.edited", keys[LONG_KEY], before={"note": "old"}, after=after)

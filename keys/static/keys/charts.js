@@ -2,6 +2,7 @@
 "use strict";
 
 (function () {
+  const MOST_LETTERS = 24;
   const drawn = [];
 
   const formats = {
@@ -12,6 +13,12 @@
 
   function colour(name) {
     return getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+  }
+
+  /* A long name would leave no room for its bar; the table below has it whole. */
+  function clipped(value) {
+    const name = this.getLabelForValue(value);
+    return name.length > MOST_LETTERS ? name.slice(0, MOST_LETTERS - 1) + "…" : name;
   }
 
   function dataset(chart, series) {
@@ -41,7 +48,7 @@
     };
     const names = { stacked: isBar, ticks: { color: text, maxRotation: 0, autoSkipPadding: 12 }, grid: { display: false } };
     if (chart.across) {
-      names.ticks = { color: text, autoSkip: false };
+      names.ticks = { color: text, autoSkip: false, callback: clipped };
     }
     return {
       animation: false,

@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from keys.admin.display import clock, cost, countdown, decimals_of, dollars, relative, span, stamp
+from keys.admin.display import clock, cost, countdown, decimals_of, dollars, relative, shortened, span, stamp
 
 NOW = dt.datetime(2026, 5, 4, 14, 0, tzinfo=dt.UTC)
 
@@ -41,6 +41,13 @@ def test_the_sums_of_a_column_have_as_many_decimals() -> None:
 )
 def test_a_countdown_is_written_as_the_browser_goes_on_with_it(seconds: float, words: str) -> None:
     assert countdown(NOW + dt.timedelta(seconds=seconds), NOW) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("short", "short"), ("a" * 60, "a" * 60), ("abc " * 30, "abc " * 14 + "abc…")]
+)
+def test_a_long_text_is_cut_with_a_sign(text: str, words: str) -> None:
+    assert shortened(text) == words
 
 
 def test_a_sum_says_how_many_of_its_costs_are_unknown() -> None:
