@@ -237,15 +237,14 @@ class KeyAdmin(RowActionsAdmin, RotationPages, ImportPages):
             return "not checked yet"
         tone, word = ("bad", "failed") if key.check_error else ("good", "ok")
         when = relative(key.checked_at, timezone.now())
+        error = "" if key.state == KeyState.INVALID else shortened(key.check_error)
         return format_html(
             '<span class="badge is-{}">{}</span> <span title="{}">{}</span>{}',
             tone,
             word,
             f"{timezone.localtime(key.checked_at):%Y-%m-%d %H:%M:%S %Z}",
             when,
-            format_html("<br>{}", shortened(key.check_error))
-            if key.check_error and key.state != KeyState.INVALID
-            else "",
+            format_html("<br>{}", error) if error else "",
         )
 
     @admin.display(description="added")

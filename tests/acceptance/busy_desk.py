@@ -54,14 +54,10 @@ OUTCOMES = [(200, "", "")] * 30 + [
 def make() -> None:
     """Fill the database and print the addresses of its pages by their names, as JSON."""
     now = timezone.now()
-    keys = dict(_keys(now))
     clients = _clients(now)
+    keys = dict(_keys(now, clients[0]))
     requests = _requests(now, list(keys.values())[:4], clients)
     _cooldowns(now, keys)
-    worker = Worker.objects.latest("beat_at")  # of a process that lives, so that nobody settles them
-    for _ in range(3):
-        request = {"client": clients[0], "key": keys["draining"], "started_at": now}
-        InFlight.objects.create(id=uuid.uuid4(), worker=worker.pk, **request)
     for n in range(60):
         after = {"note": "a note of several words " * (n % 9)}
         record(ALICE, "key.edited", keys[LONG_KEY], before={"note": "old"}, after=after)
@@ -70,7 +66,7 @@ def make() -> None:
     print(json.dumps(_pages(keys, clients, requests, auditor)))
 
 
-def _keys(now: dt.datetime) -> Iterator[tuple[str, OpenRouterKey]]:
+def _keys(now: dt.datetime, client: Client) -> Iterator[tuple[str, OpenRouterKey]]:
     acme, umbrella, long = (
         Account.objects.create(name=name, organization=f"org_{name[:4]}") for name in ("Acme", "Umbrella", LONG_ACCOUNT)
     )
@@ -96,7 +92,17 @@ def _keys(now: dt.datetime) -> Iterator[tuple[str, OpenRouterKey]]:
         following = values.pop("next", None)
         if following is not None:
             values["replaced_by"] = _key(now, f"{name}.2", {"account": acme, **following})
-        yield name, _key(now, name, {"account": acme, **values})
+        key = _key(now, name, {"account": acme, **values})
+        if key.state == KeyState.DRAINING:
+            _fly(now, key, client)
+        yield name, key
+
+
+def _fly(now: dt.datetime, key: OpenRouterKey, client: Client) -> None:
+    """Of a process that lives, so that nobody settles them."""
+    worker = Worker.objects.latest("beat_at")
+    for _ in range(3):
+        InFlight.objects.create(id=uuid.uuid4(), worker=worker.pk, client=client, key=key, started_at=now)
 
 
 def _key(now: dt.datetime, name: str, values: dict[str, Any]) -> OpenRouterKey:
