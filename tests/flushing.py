@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from pytest_django import DjangoDbBlocker
 
 APPEND_ONLY = "keys_auditevent"  # triggers of ours refuse to empty it
-EMPTY_APPEND_ONLY = (
-    f"ALTER TABLE {APPEND_ONLY} DISABLE TRIGGER USER; TRUNCATE {APPEND_ONLY}; "
-    f"ALTER TABLE {APPEND_ONLY} ENABLE TRIGGER USER"
-)
+EMPTY = {APPEND_ONLY: "ALTER TABLE {0} DISABLE TRIGGER USER; TRUNCATE {0}; ALTER TABLE {0} ENABLE TRIGGER USER"}
 
 
 class Snapshot(Protocol):
@@ -76,7 +73,7 @@ class PostgresSnapshot:
             now = self._fingerprints(cursor)
             changed = [table for table in self._tables if now[table] != self._before[table]]
             for table in changed:  # in any order: foreign keys are checked at the end
-                cursor.execute(EMPTY_APPEND_ONLY if table == APPEND_ONLY else f"DELETE FROM {table}")
+                cursor.execute(EMPTY.get(table, "DELETE FROM {0}").format(table))
             for table in filter(self._before.get, changed):
                 cursor.execute(f"INSERT INTO {table} TABLE snapshot.{table}")
 
