@@ -23,5 +23,5 @@ def _execute(schema_editor, statement):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("keys", "0014_audit_by_time")]
+    dependencies = [("keys", "0026_in_flight_without_indexes")]
     operations = [migrations.RunPython(create, drop)]

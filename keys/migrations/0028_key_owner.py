@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("keys", "0026_audit_is_not_truncated")]
+    dependencies = [("keys", "0027_audit_is_not_truncated")]
     operations = [
         migrations.AddField(
             model_name="openrouterkey",
