@@ -41,6 +41,10 @@ class Setup:
     slug: str = ""  # of its folder and its database, when the name alone would meet another's
 
     @property
+    def starts_again(self) -> bool:
+        return self.clients > 1 or self.rows > 0 or bool(self.counted_at)
+
+    @property
     def place(self) -> str:
         return self.slug or "".join(letter if letter.isalnum() else "_" for letter in self.name.lower())
 
@@ -51,19 +55,18 @@ class Setup:
 
 @contextmanager
 def running_service(setup: Setup, bench: Bench) -> Iterator[Target]:
-    """Started twice: the first start makes the database, the second is the one that is timed and measured."""
+    """Its first start makes the database; a second one, if that is filled, or if the start is what is timed."""
     service = Service(bench.folder / setup.place, _variables(setup, bench))
     _make_database(setup)
-    with running_on(bench.cores.server):
-        service.start()
-    client_key = service.client_key("bench")
-    service.stop()
-    keys_file = _fill(setup, service)
-    counts = _count_statements(setup, service, client_key, bench)
     try:
         with running_on(bench.cores.server):
-            service.launch()
-        seconds = wait_until_ready(f"{service.url}/readyz", service.process)
+            service.start()
+        client_key, seconds, counts = service.client_key("bench"), None, {}
+        if setup.starts_again:
+            service.stop()
+            _fill(setup, service)
+            counts = _count_statements(setup, service, client_key, bench)
+            seconds = _start_again(service, bench)
         yield Target(
             name=setup.name,
             url=_messages_url(service),
@@ -73,7 +76,7 @@ def running_service(setup: Setup, bench: Bench) -> Iterator[Target]:
             start_seconds=seconds,
             ledger=Ledger(setup.database_url or service.var_dir / "opensvm.sqlite3"),
             database=Tree(setup.postgres.pid) if setup.postgres else None,
-            keys_file=keys_file,
+            keys_file=_keys_file(service) if setup.clients > 1 else None,
             statements=counts,
         )
     finally:
@@ -100,12 +103,23 @@ def _make_database(setup: Setup) -> None:
             connection.execute(f"CREATE DATABASE {setup.place}".encode())
 
 
-def _fill(setup: Setup, service: Service) -> Path | None:
-    """The file with the keys of all clients, if there are more than one."""
+def _start_again(service: Service, bench: Bench) -> float:
+    """Seconds until it was ready."""
+    with running_on(bench.cores.server):
+        service.launch()
+    return wait_until_ready(f"{service.url}/readyz", service.process)
+
+
+def _keys_file(service: Service) -> Path:
+    """The keys of all clients, if there are more than one."""
+    return service.folder / "client-keys"
+
+
+def _fill(setup: Setup, service: Service) -> None:
     if setup.clients == 1 and not setup.rows:
-        return None
-    keys_file = service.folder / "client-keys" if setup.clients > 1 else None
-    arguments = ["--rows", str(setup.rows), "--clients", str(setup.clients), "--keys-file", str(keys_file)]
+        return
+    keys_file = str(_keys_file(service))
+    arguments = ["--rows", str(setup.rows), "--clients", str(setup.clients), "--keys-file", keys_file]
     done = subprocess.run(  # noqa: S603  # our own module
         [sys.executable, "-m", "bench.filling", *arguments],
         env=service.environment | {"DJANGO_SETTINGS_MODULE": "opensvm.settings"},
@@ -118,7 +132,6 @@ def _fill(setup: Setup, service: Service) -> Path | None:
     )
     if done.returncode:
         raise BenchError(f"{setup.name} could not be filled: {done.stderr[-500:]}")
-    return keys_file
 
 
 def _count_statements(setup: Setup, service: Service, client_key: str, bench: Bench) -> dict[int, float]:

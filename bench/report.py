@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from bench import criteria
 from bench.criteria import UPSTREAM_TIMES, added_ms, upstream_times
-from bench.figures import Figure, Figures, ratio, summarize
+from bench.figures import Figure, Figures, Key, ratio, summarize
 from bench.results import MemoryPoint, Results, TargetFacts
 from bench.rounds import Kind, Sample
 from bench.table import megabytes, number, render
@@ -112,16 +112,24 @@ def scale_table(figures: Figures) -> str:
     if not figures:
         return ""
     heads = ["", "connections", "per second", "x first", "p50 ms", "p99 ms", "CPU µs", "x first"]
-    rows, first = [], None
-    for (name, kind, connections), figure in figures.items():
-        group = (name.split(",")[0].split(":")[0], kind)
-        if first is None or first[0] != group or kind == Kind.PACED:
-            first = (group, figure)
-        base = first[1]
-        rate, cpu = figure.per_second / base.per_second, figure.cpu_us / base.cpu_us if base.cpu_us else None
-        cells = [number(figure.per_second), number(rate, 2), number(figure.p50_ms, 2), number(figure.p99_ms, 2)]
-        rows.append([f"{name} ({kind})", str(connections), *cells, number(figure.cpu_us, 1), number(cpu, 2)])
+    rows: list[list[str]] = []
+    bases: dict[tuple[str, ...], Figure] = {}
+    for key, figure in figures.items():
+        base = bases.setdefault(_variation(key), figure)
+        cpu = figure.cpu_us / base.cpu_us if base.cpu_us else None
+        cells = [number(figure.per_second), number(figure.per_second / base.per_second, 2)]
+        cells += [number(figure.p50_ms, 2), number(figure.p99_ms, 2), number(figure.cpu_us, 1), number(cpu, 2)]
+        rows.append([f"{key[0]} ({key[1]})", str(key[2]), *cells])
     return render("Scale: requests, or events of streams", heads, rows)
+
+
+def _variation(key: Key) -> tuple[str, ...]:
+    """What is the same in the rows of one: the number of open streams; else the database, and what is counted."""
+    name, kind, connections = key
+    if kind == Kind.PACED:
+        return (kind, str(connections))
+    database, _, varied = name.partition(": ")
+    return (kind, database, varied.partition(" ")[2])
 
 
 def criteria_table(results: Results) -> str:

@@ -32,7 +32,7 @@ class Plan:
     memory_at: tuple[int, ...] = ()
     has_main: bool = True
     has_first_event: bool = True
-    has_scale: bool = False
+    scale: str | None = None  # a word of the names of the groups that are wanted; none of them without one
     scale_rows: int = 0
     connections: tuple[int, ...] = (1, 32, 128)
     postgres_on_server_core: bool = False
@@ -59,7 +59,7 @@ class Session:
                 self._compare(postgres)
             if self.plan.memory_at:
                 self._measure_memory(postgres)
-            if self.plan.has_scale:
+            if self.plan.scale is not None:
                 self._measure_scale(postgres)
 
     def runner(self) -> Runner:
@@ -116,7 +116,8 @@ class Session:
 
     def _measure_scale(self, postgres: Postgres) -> None:
         runner = self.runner()
-        for group in scale.groups(postgres, rows=self.plan.scale_rows):
+        groups = scale.groups(postgres, rows=self.plan.scale_rows)
+        for group in (group for group in groups if (self.plan.scale or "") in group.name):
             self.say(f"Scale: {group.name} ...")
             with ExitStack() as stack:
                 relay = targets.running_relay(self.bench) if group.has_relay else nullcontext()

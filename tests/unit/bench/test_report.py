@@ -50,6 +50,13 @@ def test_a_missing_peer_is_named(full: Results) -> None:
     assert f"missing: {LITELLM}: there is no pip" in report.render_all(full)
 
 
+def test_a_variation_is_measured_by_its_first_row() -> None:
+    rows = rounds("SQLite: 3 keys", 1000.0) + rounds("SQLite: 1,000 keys", 900.0) + rounds("SQLite: 10 clients", 500.0)
+    rows += rounds(RELAY, 80.0, kind=Kind.PACED) + rounds(SQLITE, 40.0, kind=Kind.PACED)
+    lines = report.scale_table(summarize(rows)).splitlines()[3:]
+    assert [line.split()[-5] for line in lines] == ["1.00", "0.90", "1.00", "1.00", "0.50"]
+
+
 def test_a_weak_upstream_makes_the_figures_void() -> None:
     weak = results(rounds(DIRECT, 4000.0) + rounds(RELAY, 1000.0))
     strong = results(rounds(DIRECT, 5000.0) + rounds(RELAY, 1000.0))
