@@ -140,12 +140,18 @@ def _count_statements(setup: Setup, service: Service, client_key: str, bench: Be
         return {}
     order = Order(_messages_url(service), {"x-api-key": client_key})
     variables = service.environment | {"DJANGO_SETTINGS_MODULE": "opensvm.settings"}
-    command = [sys.executable, "-m", "opensvm.serve.web", "bench.statements:application"]
+    command = [sys.executable, "-m", "opensvm.serve.web", statements.TARGET]
     found = {}
     with running_process(f"{setup.place}_counted", command, variables, bench) as process:
         wait_until_ready(f"{service.url}/readyz", process)
         for connections in setup.counted_at:
-            before = statements.read_count(service.port)
+            before = _statements(setup, service)
             answered = load.run(order, connections=connections, seconds=_COUNT_SECONDS).requests
-            found[connections] = (statements.read_count(service.port) - before) / answered
+            found[connections] = (_statements(setup, service) - before) / answered
     return found
+
+
+def _statements(setup: Setup, service: Service) -> int:
+    if setup.postgres is None:
+        return statements.count_on_sqlite(service.port)
+    return statements.count_on_postgres(setup.postgres, setup.place)

@@ -19,6 +19,7 @@ from tests.postgres import Postgres, postgres_server
 _MEMORY_CONNECTIONS = 32
 _MEMORY_SLICE_SECONDS = 2
 _COUNTED_AT = (1, 32)
+_POSTGRES = {"fsync": "on", "full_page_writes": "on", "shared_preload_libraries": "pg_stat_statements"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Session:
         core = self.bench.cores.server if self.plan.postgres_on_server_core else self.bench.cores.load
         with ExitStack() as stack:
             with running_on(core):
-                server = stack.enter_context(postgres_server(is_durable=True))
+                server = stack.enter_context(postgres_server(_POSTGRES))
             yield server
 
     def _compare(self, postgres: Postgres) -> None:

@@ -19,7 +19,7 @@ import uvloop
 
 from bench.answers import Message, Stream, response
 
-EVENTS_AT_ONCE = 20
+EVENTS_AT_ONCE = 100
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _STREAMS = re.compile(rb'"stream": ?true')
 _KEY = b'{"data":{"label":"bench","limit":null,"limit_remaining":null,"usage":0,"is_free_tier":false}}'

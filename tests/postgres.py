@@ -20,10 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psycopg
 
@@ -54,7 +55,7 @@ class Postgres:
     folder: Path
     port: int
     person: Person
-    is_durable: bool = False  # waits for the disk at each commit, as in production; tests need not
+    settings: Mapping[str, str]  # on top of, or instead of, those that make tests fast
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -70,7 +71,7 @@ class Postgres:
         """Returns when it answers, after it has recovered from a kill."""
         end = time.monotonic() + READY_SECONDS
         while True:
-            self._process = _start(self.programs, self.folder, self.port, self.person, is_durable=self.is_durable)
+            self._process = _start(self.programs, self.folder, self.port, self.person, self.settings)
             try:
                 return _wait_until_ready(self._process, self.folder, self.port)
             except PostgresError:
@@ -106,7 +107,7 @@ def running_postgres() -> Iterator[str]:
 
 
 @contextmanager
-def postgres_server(*, is_durable: bool = False) -> Iterator[Postgres]:
+def postgres_server(settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Postgres]:
     """A fresh server and the handle on it."""
     person = _person()
     parent = _reachable_temp_dir(person)
@@ -114,7 +115,7 @@ def postgres_server(*, is_durable: bool = False) -> Iterator[Postgres]:
     with _own_folder(parent, person) as folder:
         programs = _programs(folder, person)
         _init(programs, folder, person)
-        server = Postgres(programs, folder, _free_port(), person, is_durable)
+        server = Postgres(programs, folder, _free_port(), person, settings)
         try:
             server.start()
             yield server
@@ -213,15 +214,17 @@ def _init(programs: Path, folder: Path, person: Person) -> None:
         raise PostgresError(f"initdb failed: {done.stderr.strip() or done.stdout.strip()}")
 
 
-def _start(programs: Path, folder: Path, port: int, person: Person, *, is_durable: bool) -> subprocess.Popen[bytes]:
-    waits = "on" if is_durable else "off"
+def _start(
+    programs: Path, folder: Path, port: int, person: Person, changes: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     settings = {
         "listen_addresses": "127.0.0.1",
         "port": str(port),
         "unix_socket_directories": "",
-        "fsync": waits,
-        "full_page_writes": waits,
+        "fsync": "off",
+        "full_page_writes": "off",
         "max_connections": "200",
+        **changes,
     }
     command = [programs / "postgres", "-D", folder / "data"]
     for name, value in settings.items():
