@@ -1,6 +1,7 @@
 """`bin/test`: lint, types and every test on SQLite and on PostgreSQL. With arguments: just pytest, on SQLite.
 
-The last lines are pytest's own closing lines, one for each run; the exit code is 1 if anything failed.
+Three lanes of steps run beside each other. The last lines are pytest's own closing lines, one for each run; the exit
+code is 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -18,31 +18,22 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests import hermetic  # noqa: E402  # the path comes first
+from tests.lanes import Lanes, Outcome, Step  # noqa: E402
 from tests.postgres import PostgresError, running_postgres  # noqa: E402
 
-PACKAGES = ["opensvm", "keys", "proxy", "tests", "manage.py"]
-PARALLEL = ["-n", "3"]  # on two cores: most of them wait for a process or a database at any moment
-BY_FILE = ["-n", "3", "--dist", "loadfile"]  # the tests of a file share a running service
+PARALLEL = ["-n", "2"]
+BY_FILE = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]  # the tests of a file share a running service
+POSTGRES = "PostgreSQL"
+ACCEPTANCE = "tests/acceptance"
 CLIENTS = "tests/acceptance/clients"  # one after the other: the last writes down what ran
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one step came to. `summary` is its last line."""
-
-    name: str
-    exit_code: int
-    summary: str
-    seconds: float
 
 
 def main(arguments: list[str]) -> int:
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, _end)
     if arguments:
-        return subprocess.run(_pytest(arguments), env=_environment()).returncode
-    outcomes = [*_static_checks(), *_sqlite_tests(), *_postgres_tests()]
-    return report(outcomes)
+        return subprocess.run(_module("pytest", *arguments), env=_environment()).returncode
+    return report(_run_everything())
 
 
 def report(outcomes: list[Outcome]) -> int:
@@ -55,68 +46,43 @@ def report(outcomes: list[Outcome]) -> int:
     return 1 if failed else 0
 
 
-def _static_checks() -> list[Outcome]:
-    return [
-        _run("lint", _module("ruff", "check", ".")),
-        _run("format", _module("ruff", "format", "--check", ".")),
-        _run("types", _module("mypy", "--config-file", "pyproject.toml")),
-    ]
-
-
-def _sqlite_tests() -> list[Outcome]:
-    return [
-        _run("SQLite: unit and integration", _pytest(["-q", *PARALLEL, "tests/unit", "tests/integration"])),
-        _run("SQLite: acceptance", _pytest(["-q", "-rs", *BY_FILE, "tests/acceptance", f"--ignore={CLIENTS}"])),
-        _run("SQLite: clients", _pytest(["-q", "-rs", CLIENTS])),
-    ]
-
-
-def _postgres_tests() -> list[Outcome]:
-    """On the server that DATABASE_URL names, or on one of our own."""
+def _run_everything() -> list[Outcome]:
+    """PostgreSQL is the server that DATABASE_URL names, or one of our own."""
     given = os.environ.get("DATABASE_URL", "")
-    if given:
-        return _tests_on(given)
     try:
-        with running_postgres() as url:
-            return _tests_on(url)
-    except PostgresError as exc:
-        print(exc, file=sys.stderr, flush=True)
-        return [Outcome("PostgreSQL", 1, str(exc), 0.0)]
+        with nullcontext(given) if given else running_postgres() as url:
+            return Lanes(_lanes(url)).run()
+    except PostgresError as exc:  # it could not be started: nothing has run yet
+        return [*Lanes(_lanes("")).run(), Outcome(POSTGRES, 1, str(exc), 0.0)]
 
 
-def _tests_on(url: str) -> list[Outcome]:
-    acceptance = ["-q", *BY_FILE, "-m", "each_database", "tests/acceptance"]
-    return [
-        _run("PostgreSQL: integration", _pytest(["-q", *PARALLEL, "tests/integration"]), database_url=url),
-        _run("PostgreSQL: acceptance", _pytest(acceptance), database_url=url),
+def _lanes(url: str) -> list[list[Step]]:
+    """The first wants the processor, the others mostly wait for the processes that they start. No `url`: no server."""
+    steps = [
+        [
+            Step("lint", _module("ruff", "check", "."), _environment()),
+            Step("format", _module("ruff", "format", "--check", "."), _environment()),
+            Step("types", _module("mypy", "--config-file", "pyproject.toml"), _environment()),
+            _tests("SQLite: unit and integration", *PARALLEL, "tests/unit", "tests/integration"),
+            _tests(f"{POSTGRES}: integration", *PARALLEL, "tests/integration", url=url),
+        ],
+        [_tests("SQLite: acceptance", "-rs", *BY_FILE, ACCEPTANCE, f"--ignore={CLIENTS}")],
+        [
+            _tests("SQLite: clients", "-rs", CLIENTS),
+            _tests(f"{POSTGRES}: acceptance", *BY_FILE, "-m", "each_database", ACCEPTANCE, url=url),
+        ],
     ]
+    return [[step for step in lane if url or not step.name.startswith(POSTGRES)] for lane in steps]
 
 
-def _run(name: str, command: list[str], *, database_url: str = "") -> Outcome:
-    """Run one step, showing its output as it comes."""
-    print(f"\n== {name}", flush=True)
-    started = time.monotonic()
-    last = ""
-    process = subprocess.Popen(command, env=_environment(database_url), stdout=subprocess.PIPE, text=True)
-    try:
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-            last = line.strip() or last
-        code = process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
-    return Outcome(name, code, last, time.monotonic() - started)
+def _tests(name: str, *arguments: str, url: str = "") -> Step:
+    """Without pytest's cache, which holds the last run of one pytest and not of several."""
+    return Step(name, _module("pytest", "-q", "-p", "no:cacheprovider", *arguments), _environment(url))
 
 
 def _environment(database_url: str = "") -> dict[str, str]:
     variables = hermetic.clean_environment(os.environ)
     return variables | {hermetic.TEST_DATABASE_URL: database_url} if database_url else variables
-
-
-def _pytest(arguments: list[str]) -> list[str]:
-    return _module("pytest", *arguments)
 
 
 def _module(name: str, *arguments: str) -> list[str]:

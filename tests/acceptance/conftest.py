@@ -13,6 +13,14 @@ from tests import hermetic
 from tests.acceptance import browser
 from tests.acceptance.service import Service
 
+LONGEST_FIRST = ("shutdown", "crash_loop", "openapi", "outages", "browser", "pool", "no_secrets")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long begin first, or one process would work on them while the other has nothing left."""
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
 
 @pytest.fixture
 def database_url() -> Iterator[str]:
