@@ -71,6 +71,26 @@ class EventReader:
         self._buffer += chunk
         return self._cut(is_final=False)
 
+    def feed_run(self, chunk: bytes, start: bytes) -> bytes | None:
+        """All that `chunk` completes, uncut, if that is nothing but events of two lines that begin with `start`.
+
+        None: it is something else, or of no event the end; nothing was fed. `start` has the first line and the
+        beginning of the second. What it costs hardly depends on how many events there are.
+        """
+        if self._has_cr or self._at_start or b"\r" in chunk:
+            return None
+        data = bytes(self._buffer) + chunk if self._buffer else chunk
+        end = data.rfind(b"\n\n") + 2
+        run = data[:end]
+        count = run.count(b"\n\n")
+        if not run.startswith(start) or run.count(b"\n\n" + start) != count - 1 or run.count(b"\n") != 3 * count:
+            return None
+        if max(len(run), len(data) - end) > self._max_event_bytes:
+            return None
+        self._buffer[:] = data[end:]
+        self._searched = max(0, len(self._buffer) - 2)
+        return run
+
     def finish(self) -> list[RawEvent]:
         """What the end of the stream completes: after a CR, no LF can follow any more."""
         return self._cut(is_final=True)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from proxy.answers import Usage, UsageReader, parse_payload, replace_model_in_event
 from proxy.sse import EventReader, RawEvent
 
+_DELTA_START = b"event: content_block_delta\ndata: "
 _READ_KINDS = frozenset({b"message_start", b"message_delta"})
 
 
@@ -73,6 +74,14 @@ class MessagesRelay(StreamRelay):
     """Clients take an answer as whole from the `message_delta` that carries `stop_reason`: held from there on."""
 
     usage: UsageReader = field(default_factory=UsageReader)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Nearly all that comes are deltas, of which nothing is read: a chunk of them goes out as it came."""
+        if self.has_started and not self._is_holding and not self._waiting and self.error is None:
+            run = self._reader.feed_run(chunk, _DELTA_START)
+            if run is not None:
+                return run
+        return StreamRelay.feed(self, chunk)
 
     def _read(self, event: RawEvent) -> bytes:
         kind = event.kind

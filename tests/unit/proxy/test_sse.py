@@ -226,3 +226,64 @@ def test_a_chunk_of_many_events_takes_linear_time():
 
     assert len(events) == 50_000
     assert time.perf_counter() - started < 5
+
+
+# -- Runs of one kind, uncut -----------------------------------------------------------------------------------------
+START = b"event: content_block_delta\ndata: "
+DELTA = START + b'{"type":"content_block_delta"}\n\n'
+RUN_PIECES = (
+    DELTA,
+    START + b"\n\n",
+    START + b'{"text":"\\n\\nevent: content_block_delta\\ndata: "}\n\n',
+    b"event: ping\ndata: {}\n\n",
+    START + b"{}\nid: 1\n\n",
+    START + b"{}\ndata: more\n\n",
+    b"data: {}\n\n",
+    b": comment\n\n",
+    b"\n",
+    START + b"{}\r\n\r\n",
+    b"event: content_block_delta\n\n",
+)
+
+
+@given(st.lists(st.sampled_from(RUN_PIECES), min_size=1, max_size=8), st.lists(st.integers(1, 60), min_size=1, max_size=20))
+def test_a_run_is_what_the_events_one_by_one_would_be(pieces: list[bytes], sizes: list[int]) -> None:
+    stream = b": first\n\n" + b"".join(pieces)
+    quick, plain = EventReader(), EventReader()
+    at = number = 0
+    while at < len(stream):
+        size = sizes[number % len(sizes)]
+        chunk, at, number = stream[at : at + size], at + size, number + 1
+        run = quick.feed_run(chunk, START)
+        passed = b"".join(event.raw for event in quick.feed(chunk)) if run is None else run
+        assert passed == b"".join(event.raw for event in plain.feed(chunk))
+        assert quick.leftover() == plain.leftover()
+
+
+@pytest.mark.parametrize(
+    ("chunk", "is_run"),
+    [
+        pytest.param(DELTA, True, id="one event"),
+        pytest.param(DELTA * 3, True, id="several"),
+        pytest.param(DELTA + DELTA[:20], True, id="and a part of the next"),
+        pytest.param(DELTA[:-1], False, id="none that is whole"),
+        pytest.param(DELTA + b"event: ping\ndata: {}\n\n", False, id="another kind behind"),
+        pytest.param(b"event: ping\ndata: {}\n\n" + DELTA, False, id="another kind before"),
+        pytest.param(START + b"{}\nid: 1\n\n", False, id="a third line"),
+        pytest.param(DELTA + b": comment\n\n", False, id="a comment"),
+        pytest.param(DELTA + b"\n", False, id="a blank line too many"),
+        pytest.param(DELTA.replace(b"\n", b"\r\n"), False, id="other line ends"),
+    ],
+)
+def test_only_events_of_the_one_kind_are_a_run(chunk: bytes, is_run: bool) -> None:
+    reader = EventReader()
+    reader.feed(b": first\n\n")
+    assert (reader.feed_run(chunk, START) is not None) == is_run
+
+
+def test_a_run_that_is_too_large_is_left_to_those_who_say_so() -> None:
+    reader = EventReader(max_event_bytes=len(DELTA))
+    reader.feed(b": first\n\n")
+    assert reader.feed_run(DELTA, START) == DELTA
+    assert reader.feed_run(DELTA * 2, START) is None
+    assert reader.feed_run(DELTA + START + b"x" * len(DELTA), START) is None
