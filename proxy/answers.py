@@ -182,16 +182,20 @@ _ESCAPED_LETTER: Final = b"\\u006"  # d, e, l, m and o are \u0064 to \u006f
 
 
 def replace_known_model(raw: bytes, known: str, name: str) -> bytes:
-    """As `replace_model` at the top of an answer whose model was read as `known`.
+    """As `replace_model` at the top of an answer whose model was read as `known`."""
+    replaced = _replace_lone_model(raw, known, name)
+    return replace_model(raw, ("model",), name) if replaced is None else replaced
 
-    Where `"model"` stands once, and no escape can spell it otherwise, nothing need be scanned.
-    """
+
+def _replace_lone_model(raw: bytes, known: str, name: str) -> bytes | None:
+    """Where `"model"` stands once, and no escape can spell it otherwise, nothing need be scanned. None: it may not."""
     at = raw.find(_MODEL_KEY)
-    if known and at >= 0 and raw.find(_MODEL_KEY, at + 1) < 0 and _ESCAPED_LETTER not in raw:
-        found = _MODEL_MEMBER.match(raw, at)
-        if found is not None and found[1] == known.encode():
-            return raw[: found.start(1) - 1] + _quoted(name).encode("utf-8", "replace") + raw[found.end(1) + 1 :]
-    return replace_model(raw, ("model",), name)
+    if not known or at < 0 or raw.find(_MODEL_KEY, at + 1) >= 0 or _ESCAPED_LETTER in raw:
+        return None
+    found = _MODEL_MEMBER.match(raw, at)
+    if found is None or found[1] != known.encode():
+        return None
+    return raw[: found.start(1) - 1] + _quoted(name).encode("utf-8", "replace") + raw[found.end(1) + 1 :]
 
 
 def replace_model(raw: bytes, path: tuple[str, ...], name: str) -> bytes:
@@ -214,8 +218,11 @@ def replace_model(raw: bytes, path: tuple[str, ...], name: str) -> bytes:
     return "".join([*pieces, text[done:]]).encode("utf-8", "replace")
 
 
-def replace_model_in_event(raw: bytes, name: str) -> bytes:
-    """A message_start event with another name at message.model."""
+def replace_model_in_event(raw: bytes, known: str, name: str) -> bytes:
+    """A message_start event with another name at message.model, which was read as `known`."""
+    replaced = _replace_lone_model(raw, known, name)
+    if replaced is not None:
+        return replaced
     starts = [found.end() for found in _DATA_LINE.finditer(raw)]
     if len(starts) == 1:
         return raw[: starts[0]] + replace_model(raw[starts[0] :], _MODEL_OF_EVENT, name)

@@ -54,11 +54,27 @@ class RawEvent(NamedTuple):
         return (b"data: :" in self.raw or b"data::" in self.raw) and self.data.startswith(b":")
 
 
-class EventReader:
-    """Bytes in, whole events out; what was cut where makes no difference. Time is linear in the bytes fed."""
+class Run(NamedTuple):
+    """Events that follow each other and need not be told apart: how they look, and their kind."""
 
-    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    pattern: re.Pattern[bytes]
+    kind: bytes
+
+
+def run_of(kind: bytes) -> Run:
+    """Events of `kind` with one line of data and nothing else, in streams whose lines end with LF."""
+    return Run(re.compile(rb"(?:event: %b\ndata: [^\n]*+\n\n)++" % re.escape(kind)), kind)
+
+
+class EventReader:
+    """Bytes in, whole events out; what was cut where makes no difference. Time is linear in the bytes fed.
+
+    What matches `run` comes as one `RawEvent`, however many events it is.
+    """
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES, run: Run | None = None) -> None:
         self._max_event_bytes = max_event_bytes
+        self._run = run
         self._buffer = bytearray()
         self._searched = 0  # up to here the buffer holds no end of an event
         self._has_cr = False
@@ -71,26 +87,6 @@ class EventReader:
         self._buffer += chunk
         return self._cut(is_final=False)
 
-    def feed_run(self, chunk: bytes, start: bytes) -> bytes | None:
-        """All that `chunk` completes, uncut, if that is nothing but events of two lines that begin with `start`.
-
-        None: it is something else, or of no event the end; nothing was fed. `start` has the first line and the
-        beginning of the second. What it costs hardly depends on how many events there are.
-        """
-        if self._has_cr or self._at_start or b"\r" in chunk:
-            return None
-        data = bytes(self._buffer) + chunk if self._buffer else chunk
-        end = data.rfind(b"\n\n") + 2
-        run = data[:end]
-        count = run.count(b"\n\n")
-        if not run.startswith(start) or run.count(b"\n\n" + start) != count - 1 or run.count(b"\n") != 3 * count:
-            return None
-        if max(len(run), len(data) - end) > self._max_event_bytes:
-            return None
-        self._buffer[:] = data[end:]
-        self._searched = max(0, len(self._buffer) - 2)
-        return run
-
     def finish(self) -> list[RawEvent]:
         """What the end of the stream completes: after a CR, no LF can follow any more."""
         return self._cut(is_final=True)
@@ -102,11 +98,9 @@ class EventReader:
     def _cut(self, *, is_final: bool) -> list[RawEvent]:
         events: list[RawEvent] = []
         start = 0
-        while (end := self._find_end(start, is_final=is_final)) > 0:
-            raw = bytes(self._buffer[start:end])
-            self._check_size(len(raw))
-            events.append(RawEvent(raw, self._kind_of(raw)))
-            start = end
+        while (event := self._next(start, is_final=is_final)) is not None:
+            events.append(event)
+            start += len(event.raw)
             self._at_start = False
         if start:
             del self._buffer[:start]
@@ -114,6 +108,18 @@ class EventReader:
         self._searched = max(0, len(self._buffer) - 2)
         self._check_size(len(self._buffer))
         return events
+
+    def _next(self, start: int, *, is_final: bool) -> RawEvent | None:
+        if self._run is not None and not self._has_cr:
+            found = self._run.pattern.match(self._buffer, start)
+            if found is not None and found.end() - start <= self._max_event_bytes:
+                return RawEvent(bytes(found.group()), self._run.kind)
+        end = self._find_end(start, is_final=is_final)
+        if end <= 0:
+            return None
+        raw = bytes(self._buffer[start:end])
+        self._check_size(len(raw))
+        return RawEvent(raw, self._kind_of(raw))
 
     def _find_end(self, start: int, *, is_final: bool) -> int:
         """Where the event that begins at `start` ends; 0 if that has not come yet."""

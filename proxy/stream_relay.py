@@ -7,12 +7,14 @@ tried. `StreamRelay` is what both dialects share; `MessagesRelay` is here, `prox
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from proxy.answers import Usage, UsageReader, parse_payload, replace_model_in_event
-from proxy.sse import EventReader, RawEvent
+from proxy.sse import EventReader, RawEvent, run_of
 
-_DELTA_START = b"event: content_block_delta\ndata: "
+_DELTA = b"content_block_delta"
+_DELTAS = run_of(_DELTA)  # nearly all events, and nothing is read of them: a chunk of them goes out as it came
 _READ_KINDS = frozenset({b"message_start", b"message_delta"})
 
 
@@ -74,18 +76,11 @@ class MessagesRelay(StreamRelay):
     """Clients take an answer as whole from the `message_delta` that carries `stop_reason`: held from there on."""
 
     usage: UsageReader = field(default_factory=UsageReader)
-
-    def feed(self, chunk: bytes) -> bytes:
-        """Nearly all that comes are deltas, of which nothing is read: a chunk of them goes out as it came."""
-        if self.has_started and not self._is_holding and not self._waiting and self.error is None:
-            run = self._reader.feed_run(chunk, _DELTA_START)
-            if run is not None:
-                return run
-        return StreamRelay.feed(self, chunk)
+    _reader: EventReader = field(default_factory=partial(EventReader, run=_DELTAS))
 
     def _read(self, event: RawEvent) -> bytes:
         kind = event.kind
-        if kind == b"content_block_delta":
+        if kind == _DELTA:
             self.has_started = True
             return event.raw
         if event.is_done or event.is_stray_comment:
@@ -105,7 +100,7 @@ class MessagesRelay(StreamRelay):
     def _read_usage(self, event: RawEvent) -> bytes:
         self.usage.fold(event.kind, event.data)
         if event.kind == b"message_start":
-            return replace_model_in_event(event.raw, self.model_asked)
+            return replace_model_in_event(event.raw, self.usage.model, self.model_asked)
         self._is_holding = self._is_holding or bool(self.usage.stop_reason)
         return event.raw
 

@@ -13,6 +13,7 @@ from proxy.answers import (
     cost_in_nano,
     parse_payload,
     read_answer,
+    replace_known_model,
     replace_model,
     replace_model_in_event,
 )
@@ -341,4 +342,42 @@ def test_replacing_fails_on_no_bytes(raw):
     ids=["usual", "CRLF and other fields", "several data lines", "comment", "no data", "no JSON"],
 )
 def test_the_model_of_a_message_start_is_replaced(raw, replaced):
-    assert replace_model_in_event(raw, "mine") == replaced
+    assert replace_model_in_event(raw, "", "mine") == replaced
+
+
+KNOWN = b'{"model":"up","a":1}'
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        KNOWN,
+        b'{ "a":"\\"model", "model" :\n"up" }',
+        b'{"a":{"model":"up"},"model":"up"}',
+        b'{"a":"model","model":"up"}',
+        b'{"a":{"model":"up"},"\\u006dodel":"up"}',
+        b'{"a":{"model":"up"},"mod\\u0065l":"up"}',
+        b'{"model":"u\\u0070"}',
+        b'{"model":"\\u0075p"}',
+    ],
+)
+def test_a_model_that_is_known_is_replaced_where_it_would_be_found(raw):
+    assert replace_known_model(raw, "up", "mine") == replace_model(raw, ("model",), "mine")
+
+
+@given(
+    st.dictionaries(st.text(max_size=3) | st.just("model"), JSON_VALUES, max_size=4), st.booleans(), st.text(max_size=9)
+)
+def test_knowing_the_model_changes_nothing_in_what_is_replaced(document, ascii_only, name):
+    raw = json.dumps(document, ensure_ascii=ascii_only).encode()
+    known = document.get("model")
+
+    replaced = replace_known_model(raw, known if isinstance(known, str) else "", name)
+
+    assert replaced == replace_model(raw, ("model",), name)
+
+
+@pytest.mark.parametrize("known", ["", "up", "other"])
+def test_the_model_of_a_message_start_is_replaced_whether_it_is_known_or_not(known):
+    raw = b'event: message_start\ndata: {"type":"message_start","message":{"id":"1","model":"up"}}\n\n'
+    assert replace_model_in_event(raw, known, "mine") == raw.replace(b'"up"', b'"mine"')

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.sse import EventReader, EventTooLarge, RawEvent
+from proxy.sse import EventReader, EventTooLarge, RawEvent, run_of
 
 TRANSCRIPT = (
     b": OPENROUTER PROCESSING\n\n"
@@ -229,6 +229,8 @@ def test_a_chunk_of_many_events_takes_linear_time():
 
 
 # -- Runs of one kind, uncut -----------------------------------------------------------------------------------------
+KIND = b"content_block_delta"
+PING = b"event: ping\ndata: {}\n\n"
 START = b"event: content_block_delta\ndata: "
 DELTA = START + b'{"type":"content_block_delta"}\n\n'
 RUN_PIECES = (
@@ -246,44 +248,37 @@ RUN_PIECES = (
 )
 
 
-@given(st.lists(st.sampled_from(RUN_PIECES), min_size=1, max_size=8), st.lists(st.integers(1, 60), min_size=1, max_size=20))
-def test_a_run_is_what_the_events_one_by_one_would_be(pieces: list[bytes], sizes: list[int]) -> None:
-    stream = b": first\n\n" + b"".join(pieces)
-    quick, plain = EventReader(), EventReader()
+@given(st.lists(st.sampled_from(RUN_PIECES), max_size=8).map(b"".join), st.lists(st.integers(1, 60), min_size=1))
+def test_a_run_is_what_the_events_one_by_one_would_be(stream, sizes):
+    quick, plain = EventReader(run=run_of(KIND)), EventReader()
     at = number = 0
     while at < len(stream):
-        size = sizes[number % len(sizes)]
-        chunk, at, number = stream[at : at + size], at + size, number + 1
-        run = quick.feed_run(chunk, START)
-        passed = b"".join(event.raw for event in quick.feed(chunk)) if run is None else run
-        assert passed == b"".join(event.raw for event in plain.feed(chunk))
+        chunk = stream[at : at + sizes[number % len(sizes)]]
+        at, number = at + len(chunk), number + 1
+        runs, events = quick.feed(chunk), plain.feed(chunk)
+        assert b"".join(run.raw for run in runs) == b"".join(event.raw for event in events)
+        assert [run.kind for run in runs if run.kind != KIND] == [event.kind for event in events if event.kind != KIND]
         assert quick.leftover() == plain.leftover()
 
 
 @pytest.mark.parametrize(
-    ("chunk", "is_run"),
+    ("stream", "kinds"),
     [
-        pytest.param(DELTA, True, id="one event"),
-        pytest.param(DELTA * 3, True, id="several"),
-        pytest.param(DELTA + DELTA[:20], True, id="and a part of the next"),
-        pytest.param(DELTA[:-1], False, id="none that is whole"),
-        pytest.param(DELTA + b"event: ping\ndata: {}\n\n", False, id="another kind behind"),
-        pytest.param(b"event: ping\ndata: {}\n\n" + DELTA, False, id="another kind before"),
-        pytest.param(START + b"{}\nid: 1\n\n", False, id="a third line"),
-        pytest.param(DELTA + b": comment\n\n", False, id="a comment"),
-        pytest.param(DELTA + b"\n", False, id="a blank line too many"),
-        pytest.param(DELTA.replace(b"\n", b"\r\n"), False, id="other line ends"),
+        pytest.param(DELTA, [KIND], id="one event"),
+        pytest.param(DELTA * 3, [KIND], id="several"),
+        pytest.param(DELTA * 2 + DELTA[:20], [KIND], id="and a part of the next"),
+        pytest.param(DELTA[:-1], [], id="none that is whole"),
+        pytest.param(PING + DELTA * 2 + PING + DELTA * 2, [b"ping", KIND, b"ping", KIND], id="others between"),
+        pytest.param(DELTA + START + b"{}\nid: 1\n\n" + DELTA, [KIND, KIND, KIND], id="a third line"),
+        pytest.param(DELTA + b"\n" + DELTA, [KIND, b"", KIND], id="a blank line too many"),
+        pytest.param(DELTA.replace(b"\n", b"\r\n") * 2, [KIND, KIND], id="other line ends"),
     ],
 )
-def test_only_events_of_the_one_kind_are_a_run(chunk: bytes, is_run: bool) -> None:
-    reader = EventReader()
-    reader.feed(b": first\n\n")
-    assert (reader.feed_run(chunk, START) is not None) == is_run
+def test_events_of_the_one_kind_come_together(stream, kinds):
+    assert [event.kind for event in EventReader(run=run_of(KIND)).feed(stream)] == kinds
 
 
-def test_a_run_that_is_too_large_is_left_to_those_who_say_so() -> None:
-    reader = EventReader(max_event_bytes=len(DELTA))
-    reader.feed(b": first\n\n")
-    assert reader.feed_run(DELTA, START) == DELTA
-    assert reader.feed_run(DELTA * 2, START) is None
-    assert reader.feed_run(DELTA + START + b"x" * len(DELTA), START) is None
+def test_a_run_may_be_larger_than_an_event_and_comes_in_parts_then():
+    reader = EventReader(max_event_bytes=len(DELTA), run=run_of(KIND))
+    assert [event.raw for event in reader.feed(DELTA)] == [DELTA]
+    assert [event.raw for event in EventReader(len(DELTA) + 9, run_of(KIND)).feed(DELTA * 2)] == [DELTA, DELTA]
