@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import time
 
 import pytest
 
+from keys.ledger_items import LaneItem, LaneResult, Settlement
 from keys.models import CostSource, InFlight, RequestLog
 from proxy.retry import RetryPolicy
-from tests.data_plane import MESSAGE, DataPlane, NotedRetries, OpenCall
+from tests.data_plane import DataPlane, NotedRetries, OpenCall
 from tests.integration.proxy.raw_streams import CLOSING, COST_NANO, EVENTS, GENERATION, for_client, serve_raw
 
 EVENTS_BYTES = b"".join(EVENTS)
@@ -38,16 +39,29 @@ def test_before_its_body_was_read(plane: DataPlane) -> None:
     assert plane.service.body_budget.used == 0
 
 
+class SlowLane:
+    """The lane, but an admission takes longer than an answer that needs no watch."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._lane = plane.service.lane
+        self.is_away = False
+
+    async def submit(self, item: LaneItem) -> LaneResult:
+        await asyncio.sleep(0.2)
+        return await self._lane.submit(item)
+
+    def post(self, item: Settlement) -> asyncio.Future[LaneResult]:
+        return self._lane.post(item)
+
+    def stop(self, timeout_seconds: float) -> bool:
+        return self._lane.stop(timeout_seconds)
+
+
 def test_while_it_is_admitted(plane: DataPlane) -> None:
     """Nothing went up: there is no cost to ask for."""
     plane.add_key("alpha")
-    call = plane.open(send=False)
-
-    def send_and_leave() -> None:  # at once, so that the lane can't have answered by then
-        call.sent.put_nowait({"type": "http.request", "body": json.dumps(MESSAGE).encode(), "more_body": False})
-        call.sent.put_nowait({"type": "http.disconnect"})
-
-    plane.call_soon(send_and_leave)
+    plane.service.lane = SlowLane(plane)  # type: ignore[assignment]
+    plane.open().leave()
     row = plane.only_row()
     assert (row.status, row.cause, row.attempts) == (499, "client_left", 0)
     assert (row.cost_nano, row.cost_source) == (0, CostSource.REPORTED)
