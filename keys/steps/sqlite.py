@@ -19,6 +19,7 @@ from keys.steps.statements import (
     CLIENT_COLUMNS,
     IN_FLIGHT_COLUMNS,
     LEDGER_COLUMNS,
+    PoolView,
     Row,
     Selections,
     Settled,
@@ -40,6 +41,14 @@ class SqliteStatements(Statements):
     # -- admission ---------------------------------------------------------------------------------------------------
     def lock_pool(self) -> int:
         return int(self._rows("SELECT turn FROM keys_pool WHERE id = 1")[0][0])
+
+    def open_pool(self, digests: Sequence[str], names: Sequence[str]) -> PoolView:
+        rows = self._rows(_open_pool(_size(len(digests)), _size(len(names))), [*_filled(digests), *_filled(names)])
+        by_kind: dict[int, list[Row]] = {0: [], 1: [], 2: []}
+        for kind, *values in rows:
+            by_kind[kind].append(tuple(values))
+        ((turn, *_),), clients, aliases = by_kind.values()
+        return PoolView(turn, clients, {name: target for name, target, *_ in aliases})
 
     def save_turn(self, turn: int) -> None:
         self._execute(_SAVE_TURN, [turn])
@@ -145,6 +154,18 @@ def _insert_text(table: str, columns: tuple[str, ...], conflict: str, size: int)
     return (
         f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM (VALUES {values}) "  # noqa: S608 - constants
         f"WHERE column1 IS NOT NULL ON CONFLICT {conflict}"
+    )
+
+
+@functools.lru_cache
+def _open_pool(digests: int, names: int) -> str:
+    """Rows of three kinds, as wide as a client's."""
+    nothing = ", NULL" * CLIENT_COLUMNS.count(",")
+    return (
+        f"SELECT 0, turn{nothing} FROM keys_pool WHERE id = 1 "  # noqa: S608 - constants
+        f"UNION ALL SELECT 1, {CLIENT_COLUMNS} FROM keys_client WHERE digest IN {_marks(digests)} "
+        f"UNION ALL SELECT 2, name, target{nothing.removesuffix(', NULL')} FROM keys_modelalias "
+        f"WHERE name IN {_marks(names)}"
     )
 
 

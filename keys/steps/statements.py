@@ -133,11 +133,9 @@ class Statements(abc.ABC):
     def lock_pool(self) -> int:
         """The round robin's counter; other admissions wait until this transaction ends."""
 
+    @abc.abstractmethod
     def open_pool(self, digests: Sequence[str], names: Sequence[str]) -> PoolView:
-        """Lock the Pool and read who asks for what. Three statements on SQLite."""
-        turn = self.lock_pool()
-        clients = self.read_clients(digests) if digests else []
-        return PoolView(turn, clients, self.read_aliases(names) if names else {})
+        """Lock the Pool and read who asks for what."""
 
     @abc.abstractmethod
     def save_turn(self, turn: int) -> None: ...

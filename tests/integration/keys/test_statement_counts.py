@@ -28,9 +28,7 @@ ON_SQLITE = {
     "admit": [
         "PRAGMA synchronous=NORMAL",
         "BEGIN IMMEDIATE",
-        "SELECT turn FROM keys_pool",
-        "SELECT digest,",
-        "SELECT name, target FROM keys_modelalias",
+        "SELECT 0, turn,",
         "SELECT k.id,",
         "UPDATE keys_pool",
         "UPDATE keys_openrouterkey",
