@@ -86,7 +86,7 @@ class OpenRouterKey(models.Model):
     class Meta:
         verbose_name = "OpenRouter key"
         ordering = ("created_at", "id")
-        indexes = [models.Index(fields=["state", "tier", "turn"], name="key_round_robin")]
+        indexes = [models.Index(fields=["state", "tier", "turn", "created_at", "id"], name="key_round_robin")]
         constraints = [
             models.CheckConstraint(condition=Q(state__in=KeyState.values), name="key_state_known"),
             models.CheckConstraint(

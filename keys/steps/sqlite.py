@@ -28,8 +28,12 @@ from keys.steps.statements import (
 )
 
 _MOST_ROWS = 256  # in one statement; 26 values each are below SQLite's limit of 32,766
-_COLUMNS, _CONDITIONS, _ORDER = candidate_texts("?")
-_CANDIDATES = f"SELECT {_COLUMNS} FROM keys_openrouterkey k WHERE {_CONDITIONS} {_ORDER}"  # noqa: S608 - constants
+_COLUMNS, _CONDITIONS, _ORDER = candidate_texts(  # without statistics, all of a key's history would be read
+    "?",
+    open_of_key=" INDEXED BY cooldown_one_open_per_key",
+    open_of_account=" INDEXED BY cooldown_one_open_per_account",
+)
+CANDIDATES = f"SELECT {_COLUMNS} FROM keys_openrouterkey k WHERE {_CONDITIONS} {_ORDER}"  # noqa: S608 - constants
 _SAVE_TURN = "UPDATE keys_pool SET turn = ? WHERE id = 1"
 
 
@@ -67,7 +71,7 @@ class SqliteStatements(Statements):
         self._execute(text + _marks(_size(len(ids))), [self.stamp(now), *_filled(ids)])
 
     def _read_candidates(self, params: Sequence[Any]) -> list[Row]:
-        return self._rows(_CANDIDATES, params)
+        return self._rows(CANDIDATES, params)
 
     def read_due_cooldowns(self, key_id: UUID, account_id: UUID | None, variant: str) -> list[Row]:
         return self._rows(

@@ -31,31 +31,38 @@ IN_FLIGHT_COLUMNS = ("id", "client_id", "key_id", "model", "reserved_nano", "wor
 CLIENT_COLUMNS = "digest, id, name, scopes, expires_at, revoked_at, last_used_at"
 
 _BLOCKED = (  # :variant, :now, :stale, :now
-    "SELECT 1 FROM keys_cooldown c WHERE c.cleared_at IS NULL AND c.{column} = k.{owner} "
+    "SELECT 1 FROM keys_cooldown c{open} WHERE c.cleared_at IS NULL AND c.{column} = k.{owner} "
     "AND c.pattern IN ('', {mark}) AND (c.until > {mark} OR (c.trial IS NOT NULL AND c.trial_at > {mark} "
     "AND (c.trial_at >= {mark} OR EXISTS (SELECT 1 FROM keys_inflight i WHERE i.id = c.trial))))"
 )
-_DUE = (  # :variant, :variant
-    "EXISTS (SELECT 1 FROM keys_cooldown c WHERE c.cleared_at IS NULL AND c.key_id = k.id "
-    "AND c.pattern IN ('', {mark})) OR EXISTS (SELECT 1 FROM keys_cooldown c WHERE c.cleared_at IS NULL "
-    "AND c.account_id = k.account_id AND c.pattern IN ('', {mark}))"
+_DUE = (  # :variant
+    "EXISTS (SELECT 1 FROM keys_cooldown c{open} WHERE c.cleared_at IS NULL AND c.{column} = k.{owner} "
+    "AND c.pattern IN ('', {mark}))"
 )
+_TARGETS = (("key_id", "id"), ("account_id", "account_id"))  # of a cooldown, and what it is of a key
 _CANDIDATE = (
     "k.id, k.account_id, k.name, k.tail, k.secret, k.tier, k.turn, CASE WHEN {due} THEN 1 ELSE 0 END, k.created_at"
 )
 _IN_TURN = "ORDER BY k.tier, k.turn, k.created_at, k.id LIMIT {mark}"
 
 
-def candidate_texts(mark: str) -> tuple[str, str, str]:
-    """Of `read_candidates`: the columns, the conditions and the order. Parameters: variant twice; twice variant, now,
-    oldest trial, now; the limit."""
-    blocked = (
-        f"NOT EXISTS ({_BLOCKED.format(column=column, owner=owner, mark=mark)})"
-        for column, owner in (("key_id", "id"), ("account_id", "account_id"))
+def candidate_texts(mark: str, *, open_of_key: str = "", open_of_account: str = "") -> tuple[str, str, str]:
+    """Of `read_candidates`: the columns, the conditions and the order.
+
+    Parameters: variant twice; twice variant, now, oldest trial, now; the limit. open_of_…: how a database that can't
+    tell by itself is led past the closed cooldowns.
+    """
+    hints = (open_of_key, open_of_account)
+    due, blocked = (
+        [
+            text.format(column=column, owner=owner, mark=mark, open=hint)
+            for (column, owner), hint in zip(_TARGETS, hints, strict=True)
+        ]
+        for text in (_DUE, _BLOCKED)
     )
     return (
-        _CANDIDATE.format(due=_DUE.format(mark=mark)),
-        f"k.state = 'active' AND {' AND '.join(blocked)}",
+        _CANDIDATE.format(due=" OR ".join(due)),
+        f"k.state = 'active' AND {' AND '.join(f'NOT EXISTS ({block})' for block in blocked)}",
         _IN_TURN.format(mark=mark),
     )
 

@@ -22,6 +22,7 @@ from keys.lane_queue import Waiting
 from keys.lane_writer import BatchWriter
 from keys.ledger_items import LaneItem
 from keys.models import InFlight, RequestLog
+from keys.steps.sqlite import CANDIDATES
 from tests.integration.keys.ledger import RULES, add_client, add_keys, admit, settlement
 
 ON_SQLITE = {
@@ -123,3 +124,19 @@ def starts_of(texts: Sequence[str], expected: Sequence[str]) -> list[str]:
     """Each text cut to the length of the one that is expected in its place."""
     cuts = [len(start) for start in expected]
     return [text[:cut] for text, cut in itertools.zip_longest(texts, cuts[: len(texts)])]
+
+
+@pytest.mark.django_db
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL plans by its statistics")
+def test_keys_are_read_in_turn_without_sorting_the_pool_or_reading_closed_cooldowns() -> None:
+    with connection.cursor() as cursor:
+        plan = [row[3] for row in cursor.connection.execute(f"EXPLAIN QUERY PLAN {CANDIDATES}", ["x"] * 11)]
+    assert [step for step in plan if "SUBQUERY" not in step] == [
+        "SEARCH k USING INDEX key_round_robin (state=?)",
+        "SEARCH c USING INDEX cooldown_one_open_per_key (key_id=?)",
+        "SEARCH i USING COVERING INDEX sqlite_autoindex_keys_inflight_1 (id=?)",
+        "SEARCH c USING INDEX cooldown_one_open_per_account (account_id=?)",
+        "SEARCH i USING COVERING INDEX sqlite_autoindex_keys_inflight_1 (id=?)",
+        "SEARCH c USING INDEX cooldown_one_open_per_key (key_id=?)",
+        "SEARCH c USING INDEX cooldown_one_open_per_account (account_id=?)",
+    ]
