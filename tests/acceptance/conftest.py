@@ -38,8 +38,8 @@ def database_url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def sandbox_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """`serve --sandbox`, all of it; tests of a module share it, so they leave it running."""
-    with Service.sandbox(tmp_path_factory.mktemp("sandbox")) as service:
+    """`serve --sandbox`, all of it and as it is; tests of a module share it, so they leave it running."""
+    with Service.sandbox(tmp_path_factory.mktemp("sandbox"), {"OPENSVM_WORKERS": ""}) as service:
         yield service
 
 

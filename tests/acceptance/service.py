@@ -209,6 +209,7 @@ def _environment(folder: Path, var_dir: Path, port: int) -> dict[str, str]:
         "OPENSVM_LOG_FILE": str(folder / "logs" / "opensvm.log"),
         "OPENSVM_TIME_SCALE": TIME_SCALE,
         "OPENSVM_DRAIN": "2",
+        "OPENSVM_WORKERS": "1",  # what several processes do, and what is the default, is asked for by name
         "OPENROUTER_BASE_URL": "http://127.0.0.1:9/api/v1",  # nothing answers there: nothing is asked by mistake
     }
 

@@ -18,7 +18,11 @@ KEYS = {name: f"sk-or-v1-test-guide-{name}" for name in ("prod1", "prod2", "prod
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, sandbox_server: SandboxServer) -> Iterator[Service]:
-    variables = {"OPENROUTER_API_KEYS": ",".join(KEYS.values()), "OPENROUTER_BASE_URL": sandbox_server.base_url}
+    variables = {
+        "OPENROUTER_API_KEYS": ",".join(KEYS.values()),
+        "OPENROUTER_BASE_URL": sandbox_server.base_url,
+        "OPENSVM_WORKERS": "2",
+    }
     with Service(tmp_path_factory.mktemp("guide"), variables, "--role", "web") as service:
         yield service
 

@@ -168,7 +168,6 @@ def _pool(folder: Path, upstream_url: str, upstream: Any, **variables: str) -> I
             "OPENROUTER_BASE_URL": upstream_url,
             "OPENROUTER_API_KEYS": ",".join(KEYS),
             "OPENROUTER_RETRY_DELAY": "50",
-            "OPENSVM_WORKERS": "1",
             **variables,
         },
     ) as service:

@@ -17,6 +17,7 @@ KEYS = "sk-or-v1-test-aaaaaaa1, sk-or-v1-test-bbbbbbb2 ,,sk-or-v1-test-aaaaaaa1,
 @pytest.mark.each_database
 def test_a_real_pool_from_the_environment(tmp_path: Path, database_url: str) -> None:
     variables = {"DATABASE_URL": database_url, "OPENROUTER_API_KEYS": KEYS, "OPENROUTER_TIMEOUT": "30000"}
+    variables["OPENSVM_WORKERS"] = ""  # as many as are usual
     with Service(tmp_path, variables) as service:
         assert service.get("/healthz")[0] == 200
         assert service.get("/readyz")[0] == 200
