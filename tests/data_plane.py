@@ -21,6 +21,7 @@ from django.utils import timezone
 
 from keys.causes import BenchPolicy, Failure
 from keys.lane import Lane
+from keys.lane_watch import Patience
 from keys.models import Cooldown, InFlight, OpenRouterKey, RequestLog
 from keys.sealing import Sealed, get_vault
 from keys.services.audit import Actor
@@ -37,6 +38,7 @@ from tests.sandbox import SandboxFixture
 
 T = TypeVar("T")
 ALICE = Actor("alice")
+PATIENCE = Patience(admit_seconds=15.0)  # a busy machine's disk is no outage; what one is has tests of its own
 MESSAGE = {
     "model": "anthropic/claude-sonnet-4.5",
     "max_tokens": 100,
@@ -168,13 +170,17 @@ class DataPlane:
             silence_seconds=self._changes.get("silence_seconds", 10.0),
         )
         return Service(
-            lane=Lane(BatchRules(uuid.uuid4(), self._changes.get("policy", BenchPolicy()), 60.0), clock=self.clock),
+            lane=self._build_lane(),
             upstream=Upstream(config),
             rules=dataclasses.replace(call_rules(), **rules),
             open_vault=get_vault,
             now=self.clock,
             body_budget=BodyBudget(self._changes.get("bodies_bytes", 256 * 1024 * 1024)),
         )
+
+    def _build_lane(self) -> Lane:
+        rules = BatchRules(uuid.uuid4(), self._changes.get("policy", BenchPolicy()), trial_seconds=60.0)
+        return Lane(rules, clock=self.clock, patience=PATIENCE)
 
     def stop(self) -> None:
         self.run(self.application.stop())

@@ -14,7 +14,7 @@ import pytest
 from keys.client_keys import new_client_key
 from opensvm.sandbox.remote import Controls
 from opensvm.serve.sandbox import PORT_FILE
-from tests.acceptance.service import Service
+from tests.acceptance.service import Service, wait_until
 
 # The guide's model names are kept, although the SDK says that Anthropic itself has retired them.
 pytestmark = pytest.mark.filterwarnings("ignore:The model .* is deprecated:DeprecationWarning")
@@ -204,6 +204,7 @@ def test_a_401_is_not_tried_again(service: Service, upstream: Controls, credenti
         pytest.raises(anthropic.AuthenticationError),
     ):
         client.messages.create(**ASKED)
+    wait_until(lambda: len(service.log("client.refused")) > before)  # the line may come after the answer
     assert len(service.log("client.refused")) == before + 1
     assert upstream.requests() == []
 

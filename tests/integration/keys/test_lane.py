@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from keys.causes import Cause
 from keys.lane import MAX_BATCH, Lane, LaneFull, LaneStopped
+from keys.lane_watch import Patience
 from keys.ledger_items import Admit, Admitted, LaneItem, LaneResult, NoKey, PassTrial, Settlement, Tokens
 from keys.models import Account, Attempt, Cooldown, CostSource, InFlight, OpenRouterKey, RequestLog
 from keys.services.clients import revoke_client
@@ -36,6 +37,7 @@ from tests.integration.keys.ledger import (
     switch,
 )
 
+PATIENCE = Patience(admit_seconds=15.0)  # a busy machine's disk is no outage
 TOO_MANY = Tokens(output=2**70)  # no database has a column for it
 
 
@@ -53,7 +55,7 @@ def digest() -> str:
 @pytest.fixture
 def lane() -> Iterator[Lane]:
     """Not started: what is submitted before becomes one batch."""
-    made = Lane(RULES)
+    made = Lane(RULES, patience=PATIENCE)
     yield made
     if made._thread.is_alive():
         assert made.stop(10)
@@ -176,7 +178,7 @@ def test_a_stopped_lane_writes_what_waits_and_takes_no_new_request(lane: Lane, d
 def test_a_full_lane_refuses_new_requests_and_nothing_else(digest: str) -> None:
     add_keys("alpha", "beta")
     (settled, its), (moved, moving), (tried, _) = admitted_requests(digest, 3)
-    lane = Lane(RULES, max_queue=2)
+    lane = Lane(RULES, max_queue=2, patience=PATIENCE)
     begun: list[LaneItem] = [
         *(settlement(settled, its) for _ in range(5)),
         switch(moved, moving, Cause.CANNOT_AFFORD),
@@ -192,7 +194,7 @@ def test_a_full_lane_refuses_new_requests_and_nothing_else(digest: str) -> None:
 # -- two processes ---------------------------------------------------------------------------------------------------
 def two_lanes() -> tuple[Lane, Lane]:
     """As two web processes have them."""
-    lanes = tuple(Lane(dataclasses.replace(RULES, worker=uuid.uuid4())) for _ in range(2))
+    lanes = tuple(Lane(dataclasses.replace(RULES, worker=uuid.uuid4()), patience=PATIENCE) for _ in range(2))
     for lane in lanes:
         lane.start()
     return lanes  # type: ignore[return-value]
