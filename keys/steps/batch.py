@@ -88,9 +88,9 @@ class Batch:
     after_commit: list[Callable[[], None]] = field(default_factory=list)
 
     def run(self) -> list[LaneResult]:
-        """One transaction; raises what the database raises, with nothing written.
+        """One transaction, a lean one if no outcome may touch a cooldown; what repeats improve may take another.
 
-        When every settlement is the first of its request and no outcome touches a cooldown, a lean one.
+        Raises what the database raises. Then the batch may run again: what was written is a repeat.
         """
         asked = _Asked.sort(self.items)
         opened = open_statements if asked.outcomes else open_lean_statements
