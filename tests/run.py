@@ -22,7 +22,7 @@ from tests.lanes import Lanes, Outcome, Step  # noqa: E402
 from tests.postgres import PostgresError, running_postgres  # noqa: E402
 
 PARALLEL = ["-n", "2"]
-BY_FILE = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]  # the tests of a file share a running service
+BY_FILE = ["--dist", "loadfile", "--no-loadscope-reorder"]  # the tests of a file share a running service
 POSTGRES = "PostgreSQL"
 ACCEPTANCE = "tests/acceptance"
 CLIENTS = "tests/acceptance/clients"  # one after the other: the last writes down what ran
@@ -57,7 +57,10 @@ def _run_everything() -> list[Outcome]:
 
 
 def _lanes(url: str) -> list[list[Step]]:
-    """The first wants the processor, the others mostly wait for the processes that they start. No `url`: no server."""
+    """The first wants the processor, the others mostly wait for processes that they start; the second takes longest.
+
+    No `url`: no server.
+    """
     steps = [
         [
             Step("lint", _module("ruff", "check", "."), _environment()),
@@ -66,10 +69,10 @@ def _lanes(url: str) -> list[list[Step]]:
             _tests("SQLite: unit and integration", *PARALLEL, "tests/unit", "tests/integration"),
             _tests(f"{POSTGRES}: integration", *PARALLEL, "tests/integration", url=url),
         ],
-        [_tests("SQLite: acceptance", "-rs", *BY_FILE, ACCEPTANCE, f"--ignore={CLIENTS}")],
+        [_tests("SQLite: acceptance", "-rfEs", "-n", "3", *BY_FILE, ACCEPTANCE, f"--ignore={CLIENTS}")],
         [
-            _tests("SQLite: clients", "-rs", CLIENTS),
-            _tests(f"{POSTGRES}: acceptance", *BY_FILE, "-m", "each_database", ACCEPTANCE, url=url),
+            _tests("SQLite: clients", "-rfEs", CLIENTS),
+            _tests(f"{POSTGRES}: acceptance", *PARALLEL, *BY_FILE, "-m", "each_database", ACCEPTANCE, url=url),
         ],
     ]
     return [[step for step in lane if url or not step.name.startswith(POSTGRES)] for lane in steps]
