@@ -196,6 +196,11 @@ class DataPlane:
         self._loop.call_soon_threadsafe(action)
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where the application runs."""
+        return self._loop
+
+    @property
     def service(self) -> Service:
         assert self.application.service is not None
         return self.application.service
