@@ -29,6 +29,18 @@ class SettingError(ImproperlyConfigured):
     """A setting cannot be understood."""
 
 
+OLDEST_SQLITE = (3, 35)  # RETURNING and UPDATE … FROM
+
+
+def check_sqlite(version: tuple[int, ...]) -> None:
+    """Raises `SettingError` for a SQLite that lacks what the batches are written in."""
+    if version < OLDEST_SQLITE:
+        oldest, found = (".".join(map(str, numbers)) for numbers in (OLDEST_SQLITE, version))
+        raise SettingError(
+            f"This Python has SQLite {found}; {oldest} is needed. Use a newer Python, or PostgreSQL by DATABASE_URL."
+        )
+
+
 class Environment:
     """Reads one mapping of variables; an empty value counts as unset."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sqlite3
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ import dj_database_url
 from keys.causes import BenchPolicy
 from keys.keyring import KeyringError, read_keyring
 from opensvm import __version__
-from opensvm.environment import Environment, SettingError
+from opensvm.environment import Environment, SettingError, check_sqlite
 from opensvm.openapi.components import COMPONENTS, SECURITY_SCHEMES
 
 env = Environment()
@@ -115,6 +116,7 @@ if DATABASE_URL:
 else:
     _database = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(OPENSVM_VAR_DIR / "opensvm.sqlite3")}
 if _database["ENGINE"] == "django.db.backends.sqlite3":
+    check_sqlite(sqlite3.sqlite_version_info)
     _database["ENGINE"] = "opensvm.sqlite"
     _database["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
