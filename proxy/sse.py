@@ -62,8 +62,12 @@ class Run(NamedTuple):
 
 
 def run_of(kind: bytes) -> Run:
-    """Events of `kind` with one line of data and nothing else, in streams whose lines end with LF."""
-    return Run(re.compile(rb"(?:event: %b\ndata: [^\n]*+\n\n)++" % re.escape(kind)), kind)
+    """Events of `kind` with one line of data and nothing else, in streams whose lines end with LF.
+
+    The group's own repeat is no possessive one: before Python 3.11.5 that takes the beginning of an event with it
+    (https://github.com/python/cpython/issues/106052).
+    """
+    return Run(re.compile(rb"(?:event: %b\ndata: [^\n]*+\n\n)+" % re.escape(kind)), kind)
 
 
 class EventReader:
