@@ -78,9 +78,8 @@ class Admission:
         """The next key for a request, or why there is none."""
         variant = variant_of(model_sent)
         candidate = self._rotation(variant).take(tried, self._next_turn)
-        if candidate is None and self._rotation(variant).is_partial:
-            self.flush()
-            self.wanted = max(self.wanted * 4, len(tried) + 1000)
+        if candidate is None and (self._rotation(variant).is_partial or variant not in self._shortages):
+            self._read_again(variant, len(tried))
             candidate = self._rotation(variant).take(tried, self._next_turn)
         if candidate is None:
             return self._no_key(variant)
@@ -96,6 +95,12 @@ class Admission:
             turn=candidate.turn,
             is_trial=candidate.is_due,
         )
+
+    def _read_again(self, variant: str, tried: int) -> None:
+        """There may be more than was read: by the limit, or since a change was committed while we waited for it."""
+        self.flush()
+        self.wanted = max(self.wanted * 4, tried + 1000)
+        self._rotations[variant] = self._read_rotation(variant, again=True)
 
     def flush(self, admitted: Sequence[Row] = (), *, is_last: bool = False) -> None:
         """Write what was selected, and who is in flight with it; the next selection reads the keys anew."""
@@ -117,13 +122,14 @@ class Admission:
             self._rotations[variant] = self._read_rotation(variant)
         return self._rotations[variant]
 
-    def _read_rotation(self, variant: str) -> Rotation:
+    def _read_rotation(self, variant: str, *, again: bool = False) -> Rotation:
         limit = self.wanted
         rows = self.sql.read_candidates(
             variant=variant,
             now=self.now,
             stale_trial=self.now - dt.timedelta(seconds=self.trial_seconds),
             limit=limit,
+            again=again,
         )
         return Rotation([self._candidate(row) for row in rows], is_partial=len(rows) == limit)
 

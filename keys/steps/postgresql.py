@@ -50,9 +50,15 @@ def _insert(table: str, columns: Sequence[str], types: Mapping[str, str] = _TYPE
 
 
 _COLUMNS, _CONDITIONS, _ORDER = candidate_texts("%s")
-_CANDIDATES = (
+_CHOSEN = f"SELECT k.id FROM keys_openrouterkey k WHERE {_CONDITIONS} {_ORDER}"  # noqa: S608 - constants
+_LOCKED = (
     f"SELECT {_COLUMNS} FROM keys_openrouterkey k WHERE k.state = 'active' AND k.id IN "  # noqa: S608 - constants
-    f"(SELECT k.id FROM keys_openrouterkey k WHERE {_CONDITIONS} {_ORDER}) ORDER BY k.id FOR NO KEY UPDATE"
+    "({chosen}) ORDER BY k.id FOR NO KEY UPDATE"
+)
+_CANDIDATES = _LOCKED.format(chosen=_CHOSEN)
+_CANDIDATES_COUNTED = (
+    f"WITH chosen AS ({_CHOSEN}), locked AS ({_LOCKED.format(chosen='SELECT id FROM chosen')}) "  # noqa: S608
+    "SELECT (SELECT count(*) FROM chosen), locked.* FROM (SELECT) AS once LEFT JOIN locked ON true"
 )
 _IDS = "string_to_array(%s, ',')::uuid[]"
 _TOUCH = (
@@ -144,9 +150,16 @@ class PostgresStatements(Statements):
         self._execute(_TOUCH, [self.stamp(now), _joined(client_ids)])
 
     def _read_candidates(self, params: Sequence[Any]) -> list[Row]:
-        rows = self._rows(_CANDIDATES, params)
-        rows.sort(key=lambda row: (row[5], row[6], row[8], row[0]))
-        return rows
+        """Fewer than there are when a chosen key was taken out of service while we waited for its lock."""
+        return sorted(self._rows(_CANDIDATES, params), key=_in_turn)
+
+    def _read_all_candidates(self, params: Sequence[Any]) -> list[Row]:
+        of_columns, of_conditions = params[:2], params[2:]
+        chosen, rows = -1, list[Row]()
+        while len(rows) != chosen:
+            found = self._rows(_CANDIDATES_COUNTED, [*of_conditions, *of_columns])
+            chosen, rows = found[0][0], [row[1:] for row in found if row[1] is not None]
+        return sorted(rows, key=_in_turn)
 
     def read_due_cooldowns(self, key_id: UUID, account_id: UUID | None, variant: str) -> list[Row]:
         return self._rows(
@@ -184,6 +197,10 @@ class PostgresStatements(Statements):
 
     def insert_attempts(self, rows: Sequence[Row]) -> None:
         self._execute(_ATTEMPTS, [json.dumps(rows)])
+
+
+def _in_turn(row: Row) -> Row:
+    return row[5], row[6], row[8], row[0]
 
 
 def _joined(ids: Sequence[UUID]) -> str:

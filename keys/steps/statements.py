@@ -160,7 +160,13 @@ class Statements(abc.ABC):
     @abc.abstractmethod
     def _read_candidates(self, params: Sequence[Any]) -> list[Row]: ...
 
-    def read_candidates(self, *, variant: str, now: dt.datetime, stale_trial: dt.datetime, limit: int) -> list[Row]:
+    def _read_all_candidates(self, params: Sequence[Any]) -> list[Row]:
+        """For those who found none: none is missing, whatever was committed while we waited for locks."""
+        return self._read_candidates(params)
+
+    def read_candidates(
+        self, *, variant: str, now: dt.datetime, stale_trial: dt.datetime, limit: int, again: bool = False
+    ) -> list[Row]:
         """Eligible keys in the order of the round robin, locked.
 
         Rows: (id, account_id, name, tail, secret, tier, turn, is_due).
@@ -170,7 +176,8 @@ class Statements(abc.ABC):
         one that this batch gave out (`trial_at` is `now`) has no InFlight row yet.
         """
         block = [variant, self.stamp(now), self.stamp(stale_trial), self.stamp(now)]
-        return [row[:8] for row in self._read_candidates([variant, variant, *block, *block, limit])]
+        read = self._read_all_candidates if again else self._read_candidates
+        return [row[:8] for row in read([variant, variant, *block, *block, limit])]
 
     @abc.abstractmethod
     def read_due_cooldowns(self, key_id: UUID, account_id: UUID | None, variant: str) -> list[Row]:
