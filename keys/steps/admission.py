@@ -21,6 +21,7 @@ MESSAGES_SCOPE = "messages"
 MAX_RETRY_AFTER_SECONDS = 60
 MAX_MODEL_CHARS = 200  # of the columns that hold a model's name
 LAST_USED_STEP = dt.timedelta(minutes=1)
+_MARGIN = 2  # keys that may be taken out of the pool while they are read, with the others' turns still right
 _RATE_CAUSES = frozenset({Cause.KEY_RATE_LIMITED})
 
 
@@ -123,7 +124,7 @@ class Admission:
         return self._rotations[variant]
 
     def _read_rotation(self, variant: str, *, again: bool = False) -> Rotation:
-        limit = self.wanted
+        limit = self.wanted + _MARGIN
         rows = self.sql.read_candidates(
             variant=variant,
             now=self.now,

@@ -16,9 +16,11 @@ from tests.integration.keys.ledger import add_client, add_keys, admit, run
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def admit_elsewhere(digest: str) -> Any:
+def admit_elsewhere(digest: str, count: int = 1) -> Any:
+    """What came of `count` admissions of one batch; of one alone, by itself."""
     try:
-        return run(admit(digest))[0]
+        outcomes = run(*(admit(digest) for _ in range(count)))
+        return outcomes if count > 1 else outcomes[0]
     finally:
         connections.close_all()
 
@@ -49,6 +51,20 @@ def test_another_key_serves_instead_of_one_that_is_taken_out(state: KeyState) ->
 
     assert isinstance(outcome, Admitted)
     assert outcome.selection.key_id == other.pk
+
+
+def test_the_others_still_take_turns() -> None:
+    digest, _ = add_client()
+    chosen, *others = add_keys("chosen", "second", "third")
+
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            OpenRouterKey.objects.filter(pk=chosen.pk).update(state=KeyState.DRAINING)
+            admissions = threads.submit(admit_elsewhere, digest, 2)
+            wait_until_it_waits(admissions)
+        outcomes = admissions.result(20)
+
+    assert [outcome.selection.key_id for outcome in outcomes] == [key.pk for key in others]
 
 
 def test_without_another_key_there_is_none() -> None:
