@@ -67,12 +67,12 @@ def _lanes(url: str) -> list[list[Step]]:
             Step("format", _module("ruff", "format", "--check", "."), _environment()),
             Step("types", _module("mypy", "--config-file", "pyproject.toml"), _environment()),
             _tests("SQLite: unit and integration", *PARALLEL, "tests/unit", "tests/integration"),
-            _tests(f"{POSTGRES}: integration", *PARALLEL, "tests/integration", url=url),
         ],
         [_tests("SQLite: acceptance", "-rfEs", "-n", "3", *BY_FILE, ACCEPTANCE, f"--ignore={CLIENTS}")],
         [
             _tests("SQLite: clients", "-rfEs", CLIENTS),
             _tests(f"{POSTGRES}: acceptance", *PARALLEL, *BY_FILE, "-m", "each_database", ACCEPTANCE, url=url),
+            _tests(f"{POSTGRES}: integration", *PARALLEL, "tests/integration", url=url),
         ],
     ]
     return [[step for step in lane if url or not step.name.startswith(POSTGRES)] for lane in steps]
