@@ -5,12 +5,17 @@ What a step prints is shown in one piece when it has ended, so that lanes do not
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+
+STOP_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +74,26 @@ class Lanes:
             if self._is_stopped:
                 return None
             print(f"-- {step.name} ...", flush=True)
-            process = subprocess.Popen(step.command, env=step.environment, stdout=subprocess.PIPE, text=True)
+            process = subprocess.Popen(
+                step.command, env=step.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+            )
             self._running.add(process)
             return process
 
     def _stop(self) -> None:
+        """Each step is a group with all that it has started: asked first, as by Ctrl-C, then killed."""
         with self._lock:
             self._is_stopped = True
-            for process in self._running:
-                process.terminate()
+            running = list(self._running)
+        for process in running:
+            _signal_group(process, signal.SIGINT)
+        give_up_at = time.monotonic() + STOP_SECONDS
+        for process in running:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, give_up_at - time.monotonic()))
+            _signal_group(process, signal.SIGKILL)
+
+
+def _signal_group(process: subprocess.Popen[str], number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.service import is_running
 from tests.lanes import Lanes, Outcome, Step
 from tests.run import report
 
@@ -59,18 +60,29 @@ def test_the_report_ends_with_each_steps_own_last_line(
     ]
 
 
-def test_a_signal_ends_what_runs_and_starts_no_more(tmp_path: Path) -> None:
-    program = f"""
-import os, signal, sys
+SIGNALLED = """
+import os, pathlib, signal, sys
 from tests.lanes import Lanes, Step
-def end(number, frame): sys.exit(7)
-signal.signal(signal.SIGTERM, end)
-waits = Step("waits", [sys.executable, "-c", "print(0, flush=True); import time; time.sleep(60)"], os.environ)
-tells = Step("tells", [sys.executable, "-c", "import os, signal; os.kill(os.getppid(), signal.SIGTERM)"], os.environ)
-never = Step("never", [sys.executable, "-c", "open({str(tmp_path / "ran")!r}, 'w')"], os.environ)
-Lanes([[waits, never], [tells]]).run()
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=30, stdout=subprocess.DEVNULL)
 
-    assert done.returncode == 7
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(7))
+waits = "import pathlib, subprocess, sys; child = subprocess.Popen(['sleep', '60']); " \\
+    "pathlib.Path(sys.argv[1], 'new').write_text(str(child.pid)); " \\
+    "pathlib.Path(sys.argv[1], 'new').rename(pathlib.Path(sys.argv[1], 'child')); child.wait()"
+tells = "import os, pathlib, signal, sys, time\\n" \\
+    "while not pathlib.Path(sys.argv[1], 'child').exists(): time.sleep(0.01)\\n" \\
+    "os.kill(os.getppid(), signal.SIGTERM)"
+never = "import pathlib, sys; pathlib.Path(sys.argv[1], 'ran').touch()"
+first, next_one, other = (
+    Step("step", [sys.executable, "-c", code, sys.argv[1]], os.environ) for code in (waits, never, tells)
+)
+Lanes([[first, next_one], [other]]).run()
+"""
+
+
+def test_a_signal_ends_what_runs_with_all_it_has_started_and_starts_no_more(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SIGNALLED, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, timeout=30, capture_output=True, check=False)
+
+    assert done.returncode == 7, done.stderr
     assert not (tmp_path / "ran").exists()
+    assert not is_running(int((tmp_path / "child").read_text()))
