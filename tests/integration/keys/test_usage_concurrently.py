@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pytest
 from django.db import connections
@@ -18,7 +19,9 @@ from keys.models import RequestLog, UsageHour
 from keys.services.rollups import aggregate_usage
 from keys.usage import sum_ledger
 
-ROWS = 60
+T = TypeVar("T")
+ROWS = 60  # of each writer, at least
+MEETINGS = 3
 KEYS = [uuid.uuid4() for _ in range(3)]
 CLIENT = uuid.uuid4()
 MINUTE = dt.timedelta(minutes=1)
@@ -45,9 +48,9 @@ def improve_a_row(chance: random.Random) -> None:
     RequestLog.objects.filter(pk=row).update(cost_nano=chance.randrange(10**6), recorded_at=timezone.now())
 
 
-def in_a_thread(work: Callable[[], None]) -> None:
+def in_a_thread(work: Callable[[], T]) -> T:
     try:
-        work()
+        return work()
     finally:
         connections.close_all()
 
@@ -56,13 +59,20 @@ def in_a_thread(work: Callable[[], None]) -> None:
 def test_sums_stay_equal_to_their_rows_under_several_schedulers() -> None:
     writing = threading.Event()
     writing.set()
-    runs = []
+    runs: list[int] = []
 
-    def write(seed: int) -> None:
+    def have_met() -> bool:
+        """The schedulers did run while rows came; on a busy machine that takes more rows."""
+        return sum(1 for rows in runs if rows) >= MEETINGS
+
+    def write(seed: int) -> int:
         chance = random.Random(seed)
-        for _ in range(ROWS):
+        count = 0
+        while count < ROWS or (not have_met() and count < 50 * ROWS):
             add_row(chance)
             improve_a_row(chance)
+            count += 1
+        return count
 
     def aggregate() -> None:
         while writing.is_set():
@@ -71,9 +81,10 @@ def test_sums_stay_equal_to_their_rows_under_several_schedulers() -> None:
     with ThreadPoolExecutor(5) as pool:
         schedulers = [pool.submit(in_a_thread, aggregate) for _ in range(3)]
         writers = [pool.submit(in_a_thread, lambda seed=seed: write(seed)) for seed in range(2)]
-        for writer in writers:
-            writer.result(60)
-        writing.clear()
+        try:
+            written = sum(writer.result(60) for writer in writers)
+        finally:
+            writing.clear()
         for scheduler in schedulers:
             scheduler.result(60)
     aggregate_usage(timezone.now())
@@ -83,5 +94,5 @@ def test_sums_stay_equal_to_their_rows_under_several_schedulers() -> None:
     ]
     ledger = sum_ledger(Q(), "hour", "key_id", "client_id", "model_sent")
     assert sorted(stored) == sorted((*target, usage.requests, usage.cost_nano) for target, usage in ledger.items())
-    assert sum(row[4] for row in stored) == 2 * ROWS
-    assert sum(1 for written in runs if written) > 1  # they did run while rows came
+    assert sum(row[4] for row in stored) == written
+    assert have_met()
