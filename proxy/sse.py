@@ -114,13 +114,13 @@ class EventReader:
         return events
 
     def _next(self, start: int, *, is_final: bool) -> RawEvent | None:
+        end = self._find_end(start, is_final=is_final)
+        if end <= 0:
+            return None  # what is not whole is not looked through for a run again and again
         if self._run is not None and not self._has_cr:
             found = self._run.pattern.match(self._buffer, start)
             if found is not None and found.end() - start <= self._max_event_bytes:
                 return RawEvent(bytes(found.group()), self._run.kind)
-        end = self._find_end(start, is_final=is_final)
-        if end <= 0:
-            return None
         raw = bytes(self._buffer[start:end])
         self._check_size(len(raw))
         return RawEvent(raw, self._kind_of(raw))

@@ -282,3 +282,13 @@ def test_a_run_may_be_larger_than_an_event_and_comes_in_parts_then():
     reader = EventReader(max_event_bytes=len(DELTA), run=run_of(KIND))
     assert [event.raw for event in reader.feed(DELTA)] == [DELTA]
     assert [event.raw for event in EventReader(len(DELTA) + 9, run_of(KIND)).feed(DELTA * 2)] == [DELTA, DELTA]
+
+
+def test_a_large_event_of_the_one_kind_takes_linear_time_too():
+    reader = EventReader(run=run_of(KIND))
+
+    started = time.perf_counter()
+    for byte in DELTA + START + b"x" * 400_000:
+        reader.feed(bytes([byte]))
+
+    assert time.perf_counter() - started < 10
