@@ -162,7 +162,7 @@ class Exchange:
     def watch(self, on_left: Callable[[], None]) -> None:
         """Have `on_left` called when the client has gone. Only after the body was read; until `unwatch`.
 
-        An answer that is there at once needs no watch, which costs a server as much as the request itself.
+        An answer that is there at once needs no watch, which is one more thing for the server to wait for.
         """
         self._watch = asyncio.get_running_loop().call_later(_WATCH_AFTER_SECONDS, self._look, on_left)
 

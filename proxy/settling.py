@@ -41,21 +41,7 @@ def _post(settlement: Settlement, lane: Lane) -> asyncio.Future[Any]:
 
 async def _is_committed(committed: asyncio.Future[Any], seconds: float) -> bool:
     """Waits for `committed`, and leaves it alone when the time is over: the lane goes on trying."""
-    if not committed.done() and seconds > 0:
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-
-        def end(_: object = None) -> None:
-            if not ended.done():
-                ended.set_result(None)
-
-        timer = loop.call_later(seconds, end)
-        committed.add_done_callback(end)
-        try:
-            await ended
-        finally:
-            timer.cancel()
-            committed.remove_done_callback(end)
+    await asyncio.wait((committed,), timeout=max(seconds, 0.0))
     return _has_succeeded(committed)
 
 
