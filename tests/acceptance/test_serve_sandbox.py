@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import stat
@@ -78,6 +79,12 @@ def test_a_killed_process_is_started_again(sandbox_service: Service, role: str) 
     new = sandbox_service.kill_child(role)
     assert is_running(new)
     wait_until(lambda: _healthz(sandbox_service) == 200)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux only")
+def test_web_processes_are_scheduled_for_throughput(sandbox_service: Service) -> None:
+    policies = [os.sched_getscheduler(pid) for pid in sandbox_service.descendants()]
+    assert policies.count(os.SCHED_BATCH) >= 2  # the server and its workers
 
 
 def test_another_command_on_the_sandbox(sandbox_service: Service) -> None:
