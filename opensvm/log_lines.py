@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
+import functools
 import json
 import logging
 import re
+import time
 
 MAX_LINE_BYTES = 16 * 1024
 MAX_TRACEBACK_CHARACTERS = 6000
 MAX_MESSAGE_CHARACTERS = 2000
 CUT_FIELD_CHARACTERS = 200
 
-_LINE = "json_line"  # where a record keeps its line
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", _LINE}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OPENROUTER_KEY = re.compile(r"sk-or-v1-([A-Za-z0-9_-]+)")
 _CLIENT_KEY = re.compile(r"(sk-ant-api03-[A-Za-z0-9_-]{4})[A-Za-z0-9_-]+")
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")  # what json.dumps leaves as it is
@@ -23,19 +23,7 @@ _formatter = logging.Formatter()
 
 
 def to_line(record: logging.LogRecord, *, environment: str, max_bytes: int = MAX_LINE_BYTES) -> bytes:
-    """The whole line, newline included, at most `max_bytes` (1024 or more) long. Never raises for a record.
-
-    It stays on the record, for the handler that comes next.
-    """
-    known: bytes | None = getattr(record, _LINE, None)
-    if known is not None and len(known) <= max_bytes:
-        return known
-    line = _to_line(record, environment, max_bytes)
-    setattr(record, _LINE, line)
-    return line
-
-
-def _to_line(record: logging.LogRecord, environment: str, max_bytes: int) -> bytes:
+    """The whole line, newline included, at most `max_bytes` (1024 or more) long. Never raises for a record."""
     fields = _fields(record, environment)
     line = _encode(fields)
     if len(line) > max_bytes:
@@ -60,9 +48,8 @@ def _tail(match: re.Match[str]) -> str:
 
 def _fields(record: logging.LogRecord, environment: str) -> dict[str, object]:
     extras = {name: value for name, value in vars(record).items() if name not in _STANDARD}
-    stamp = dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds")
     fields: dict[str, object] = {
-        "ts": stamp.replace("+00:00", "Z"),
+        "ts": _stamp(record.created),
         "level": record.levelname.lower(),
         "event": str(extras.pop("event", record.name)),
         "msg": _cut(_message(record), MAX_MESSAGE_CHARACTERS),
@@ -72,6 +59,16 @@ def _fields(record: logging.LogRecord, environment: str) -> dict[str, object]:
     fields.update({name: value for name, value in extras.items() if name not in fields})
     traceback = _traceback(record)
     return fields | {"traceback": traceback} if traceback else fields
+
+
+def _stamp(seconds: float) -> str:
+    whole, milliseconds = divmod(int(seconds * 1000), 1000)
+    return f"{_second(whole)}.{milliseconds:03}Z"
+
+
+@functools.lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _message(record: logging.LogRecord) -> str:

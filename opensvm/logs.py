@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from opensvm.log_file import LogFile
 from opensvm.log_lines import MAX_LINE_BYTES, to_line
@@ -26,60 +26,110 @@ STDOUT_WRITE_BYTES = select.PIPE_BUF  # so much is written to a pipe in one piec
 _SERVING_COMMANDS = frozenset({"serve", "sandbox", "runserver"})
 
 
+class Record(logging.LogRecord):
+    """As `logging`'s own, which spends half its time on the names of a place in the code that no line tells."""
+
+    def __init__(
+        self,
+        name: str,
+        level: int,
+        pathname: str,
+        lineno: int,
+        msg: object,
+        args: Any,
+        exc_info: Any,
+        func: Any = None,
+        sinfo: str | None = None,
+    ) -> None:
+        self.__dict__.update(_NOWHERE)
+        self.name = name
+        self.levelno = level
+        self.levelname = logging.getLevelName(level)
+        self.pathname = self.filename = pathname
+        self.lineno = lineno
+        self.msg = msg
+        self.args = args[0] if len(args) == 1 and args[0] and isinstance(args[0], Mapping) else args
+        self.exc_info = exc_info
+        self.funcName = func
+        self.stack_info = sinfo
+        self.created = time.time()
+        self.msecs = self.created % 1 * 1000
+        self.process = os.getpid()
+
+
+_NOWHERE = vars(logging.makeLogRecord({}))
+
+
+class Sink(Protocol):
+    """Where lines go. `write` gets each in one piece, and never raises."""
+
+    max_line_bytes: int
+
+    def write(self, lines: Sequence[bytes]) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class LineHandler(logging.Handler):
     """Records as lines. What one turn of an event loop logs is written together at its end: each system call there
     may cost a change of threads. Everywhere else a line is written at once.
     """
 
-    def __init__(self, environment: str, max_line_bytes: int) -> None:
+    def __init__(self, environment: str, sinks: Sequence[Sink]) -> None:
         super().__init__()
         self._environment = environment
-        self._max_line_bytes = max_line_bytes
-        self._gathered: list[bytes] = []
+        self._sinks = sinks
+        self._gathered: list[logging.LogRecord] = []
+
+    def only_file(self) -> LineHandler:
+        return LineHandler(self._environment, [sink for sink in self._sinks if isinstance(sink, FileSink)])
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = to_line(record, environment=self._environment, max_bytes=self._max_line_bytes)
         loop = _running_loop()
+        self._gathered.append(record)
         if loop is None:
-            self.write([*self._take(), line])
-            return
-        if not self._gathered:
+            self.flush()
+        elif len(self._gathered) == 1:
             loop.call_soon(self.flush)
-        self._gathered.append(line)
-
-    def write(self, lines: list[bytes]) -> None:
-        """Each line in one piece; never raises."""
-        raise NotImplementedError
 
     def flush(self) -> None:
         with contextlib.nullcontext() if self.lock is None else self.lock:
-            lines = self._take()
-            if lines:
-                self.write(lines)
+            records, self._gathered = self._gathered, []
+            if records:
+                self._write(records)
 
-    def _take(self) -> list[bytes]:
-        lines, self._gathered = self._gathered, []
-        return lines
+    def _write(self, records: Sequence[logging.LogRecord]) -> None:
+        lines: list[bytes] = []
+        for sink in self._sinks:
+            if len(lines) < len(records) or max(map(len, lines)) > sink.max_line_bytes:
+                most = sink.max_line_bytes
+                lines = [to_line(record, environment=self._environment, max_bytes=most) for record in records]
+            sink.write(lines)
+
+    def close(self) -> None:
+        self.flush()
+        for sink in self._sinks:
+            sink.close()
+        super().close()
 
 
-class FileHandler(LineHandler):
-    """Records to a `LogFile`."""
+class FileSink:
+    """Lines to a `LogFile`."""
 
-    def __init__(self, path: str, environment: str, max_bytes: int, keep: int) -> None:
-        super().__init__(environment, MAX_LINE_BYTES)
+    max_line_bytes = MAX_LINE_BYTES
+
+    def __init__(self, path: str, max_bytes: int, keep: int) -> None:
         self._file = LogFile(Path(path), max_bytes=max_bytes, keep=keep)
         self._complain_after = 0.0
 
-    def write(self, lines: list[bytes]) -> None:
+    def write(self, lines: Sequence[bytes]) -> None:
         try:
             self._file.write(b"".join(lines))
         except OSError as exc:
             self._complain(exc)
 
     def close(self) -> None:
-        self.flush()
         self._file.close()
-        super().close()
 
     def _complain(self, exc: OSError) -> None:
         if time.monotonic() < self._complain_after:
@@ -89,20 +139,24 @@ class FileHandler(LineHandler):
         _try_write(2, text.encode("utf-8", "backslashreplace"))
 
 
-class StdoutHandler(LineHandler):
-    """Records to standard output. A reader that has stopped reading loses lines here, and never stalls the service."""
+class StdoutSink:
+    """Lines to standard output. A reader that has stopped reading loses some here, and never stalls the service."""
 
-    def __init__(self, environment: str, fd: int = 1) -> None:
-        super().__init__(environment, STDOUT_WRITE_BYTES)
+    max_line_bytes = STDOUT_WRITE_BYTES
+
+    def __init__(self, fd: int = 1) -> None:
         self._fd = fd
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self._wait_seconds = STDOUT_WAIT_SECONDS
 
-    def write(self, lines: list[bytes]) -> None:
+    def write(self, lines: Sequence[bytes]) -> None:
         for piece in _pieces(lines, STDOUT_WRITE_BYTES):
             written = self._is_writable() and _try_write(self._fd, piece)
             self._wait_seconds = STDOUT_WAIT_SECONDS if written else 0.0
+
+    def close(self) -> None:
+        """It is not ours to close."""
 
     def _is_writable(self) -> bool:
         return any(events & select.POLLOUT for _, events in self._poll.poll(self._wait_seconds * 1000))
@@ -126,25 +180,20 @@ class OnlyFaults(logging.Filter):
 def configure(logging_settings: Mapping[str, Any]) -> None:
     """Send everything to the handlers above. `logging_settings` has file, environment, max_bytes and keep."""
     _skip_unused_facts()
-    environment = logging_settings["environment"]
-    handlers: dict[str, dict[str, Any]] = {
-        "file": {
-            "()": FileHandler,
-            "path": logging_settings["file"],
-            "environment": environment,
-            "max_bytes": logging_settings["max_bytes"],
-            "keep": logging_settings["keep"],
-        }
+    handler = {
+        "()": build_handler,
+        "environment": logging_settings["environment"],
+        "path": logging_settings["file"],
+        "max_bytes": logging_settings["max_bytes"],
+        "keep": logging_settings["keep"],
     }
-    if _is_open(1) and logs_to_stdout(sys.argv):
-        handlers["stdout"] = {"()": StdoutHandler, "environment": environment}
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
             "filters": {"without_traceback": {"()": WithoutTraceback}, "only_faults": {"()": OnlyFaults}},
-            "handlers": handlers,
-            "root": {"level": "WARNING", "handlers": list(handlers)},
+            "handlers": {"lines": handler},
+            "root": {"level": "WARNING", "handlers": ["lines"]},
             "loggers": {
                 "opensvm": {"level": "INFO"},
                 "django": {"level": "WARNING", "handlers": [], "propagate": True},
@@ -159,8 +208,16 @@ def configure(logging_settings: Mapping[str, Any]) -> None:
     )
 
 
+def build_handler(environment: str, path: str, max_bytes: int, keep: int) -> LineHandler:
+    sinks: list[Sink] = [FileSink(path, max_bytes, keep)]
+    if _is_open(1) and logs_to_stdout(sys.argv):
+        sinks.append(StdoutSink())
+    return LineHandler(environment, sinks)
+
+
 def _skip_unused_facts() -> None:
     """A line names no thread and no place in the code; `logging` documents these switches for not looking them up."""
+    logging.setLogRecordFactory(Record)
     logging.logThreads = False
     logging.logMultiprocessing = False
     logging._srcfile = None

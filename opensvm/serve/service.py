@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 
 from opensvm import __version__
-from opensvm.logs import FileHandler
+from opensvm.logs import LineHandler
 from opensvm.serve import announce, sandbox_pool
 from opensvm.serve.addresses import ANYWHERE, Address, require_free
 from opensvm.serve.children import ChildSpec, child_environment, specs_for, upstream_spec
@@ -106,7 +106,9 @@ def _log_to_file(status: Iterable[str], warnings: Iterable[str]) -> None:
     """Only to the file: standard output gets the same lines as plain text."""
     announced = logging.getLogger("opensvm.serve.announced")
     announced.propagate = False
-    announced.handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, FileHandler)]
+    announced.handlers = [
+        handler.only_file() for handler in logging.getLogger().handlers if isinstance(handler, LineHandler)
+    ]
     for line in status:
         announced.info("%s", line, extra={"event": "service.started"})
     for line in warnings:

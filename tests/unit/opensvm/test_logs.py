@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from opensvm.logs import StdoutHandler, logs_to_stdout
+from opensvm.logs import LineHandler, StdoutSink, logs_to_stdout
 from tests.hermetic import clean_environment
 
 ROOT = Path(__file__).parents[3]
@@ -114,7 +114,7 @@ def test_a_closed_stdout_stops_nothing(tmp_path: Path) -> None:
 
 def test_a_reader_that_does_not_read_loses_lines_and_does_not_stall_us() -> None:
     read_end, write_end = os.pipe()
-    handler = StdoutHandler("test", fd=write_end)
+    handler = LineHandler("test", [StdoutSink(write_end)])
     record = logging.LogRecord("opensvm", logging.INFO, "", 1, "x" * 2000, None, None)
     started = time.monotonic()
     for _ in range(2000):
