@@ -8,6 +8,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from keys.heartbeat import Heartbeat
+from keys.held_vault import HeldVault
 from keys.journal import Journal
 from keys.lane import Lane
 from keys.lane_watch import Patience
@@ -32,7 +33,7 @@ def build_service() -> Service:
         journal=journal,
         upstream=Upstream(upstream_config()),
         rules=call_rules(),
-        open_vault=get_vault,
+        vault=HeldVault(),
         now=timezone.now,
         body_budget=BodyBudget(settings.MAX_BODIES_BYTES),
     )

@@ -26,7 +26,7 @@ async def identify(request: DataPlaneRequest, *, model_asked: str = "", wants_mo
     """The client of a request. Raises a `Refusal`: 401, or 529 without a database."""
     exchange, service = request.exchange, request.service
     credential = get_credential(exchange)
-    digest = service.open_vault().client_digest(credential.text)
+    digest = service.vault.client_digest(credential.text)
     match await service.submit_new(Identify(new_request_uuid(), digest, model_asked, wants_models)):
         case Known() as known:
             return known

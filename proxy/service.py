@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from keys.held_vault import HeldVault
 from keys.journal import Journal
 from keys.lane import DatabaseAway, Lane, LaneFull, LaneStopped
 from keys.ledger_items import Admit, Identify, LaneResult
-from keys.sealing import Vault
 from proxy.cors import CorsPolicy
 from proxy.errors import overloaded
 from proxy.exchange import BodyBudget, BodyLimits
@@ -48,7 +48,7 @@ class Service:
     lane: Lane
     upstream: Upstream
     rules: CallRules
-    open_vault: Callable[[], Vault]
+    vault: HeldVault
     now: Callable[[], dt.datetime]
     body_budget: BodyBudget
     journal: Journal | None = None

@@ -61,9 +61,7 @@ class UpstreamTry:
 
     async def _send(self) -> httpx.Response:
         selection = self._tally.selection
-        secret = self._service.open_vault().unseal(
-            selection.secret, table=KEY_TABLE, column=KEY_COLUMN, row=selection.key_id
-        )
+        secret = self._service.vault.unseal(selection.secret, table=KEY_TABLE, column=KEY_COLUMN, row=selection.key_id)
         return await self._service.upstream.send(
             self._asked.dialect.path, self._tally.payload, secret=secret.reveal(), headers=self._asked.headers
         )

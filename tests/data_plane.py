@@ -20,10 +20,11 @@ from typing import Any, TypeVar
 from django.utils import timezone
 
 from keys.causes import BenchPolicy, Failure
+from keys.held_vault import HeldVault
 from keys.lane import Lane
 from keys.lane_watch import Patience
 from keys.models import Cooldown, InFlight, OpenRouterKey, RequestLog
-from keys.sealing import Sealed, get_vault
+from keys.sealing import Sealed
 from keys.services.audit import Actor
 from keys.services.clients import create_client
 from keys.services.keys import add_key
@@ -173,7 +174,7 @@ class DataPlane:
             lane=self._build_lane(),
             upstream=Upstream(config),
             rules=dataclasses.replace(call_rules(), **rules),
-            open_vault=get_vault,
+            vault=HeldVault(),
             now=self.clock,
             body_budget=BodyBudget(self._changes.get("bodies_bytes", 256 * 1024 * 1024)),
         )

@@ -112,7 +112,8 @@ class _Service:
     def __init__(self, transport: _Transport) -> None:
         self.upstream = Upstream(UpstreamConfig("http://127.0.0.1:9", 1.0, 1.0), transport)
 
-    def open_vault(self) -> _Service:
+    @property
+    def vault(self) -> _Service:
         return self
 
     def unseal(self, *_: object, **__: object) -> Sealed:
