@@ -11,9 +11,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from proxy.json_text import is_too_deep, load_exact, with_room
+import msgspec
+
+from proxy.json_text import is_too_deep, load_exact, read_decimal, with_room
 from proxy.sse import RawEvent
 
 MAX_TOKENS: Final = 2**40  # far above any answer, far below a 64-bit sum of many
@@ -23,6 +25,32 @@ _MONEY: Final = Context(prec=50, rounding=ROUND_HALF_EVEN)
 _MAX_NAME_CHARS: Final = 200
 
 _Known = TypeVar("_Known", int, int | None)
+
+
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
+
+
+class _UsualUsage(msgspec.Struct):
+    input_tokens: _Tokens
+    output_tokens: _Tokens
+    cache_creation_input_tokens: _Tokens
+    cache_read_input_tokens: _Tokens = 0
+    cost: Any = None
+
+
+class _UsualAnswer(msgspec.Struct):
+    """What nearly all answers are, and no error is; the rest of them is passed over."""
+
+    id: str
+    type: Literal["message"]
+    model: str
+    content: list[msgspec.Raw]
+    usage: _UsualUsage
+    stop_reason: str | None = None
+    error: Literal[False] | None = None
+
+
+_USUAL: Final = msgspec.json.Decoder(_UsualAnswer, float_hook=read_decimal)
 
 
 class UnreadableAnswer(Exception):
@@ -88,6 +116,26 @@ def parse_payload(data: bytes) -> dict[str, Any]:
 
 def read_answer(body: bytes) -> Answer:
     """A JSON answer with a status of 2xx. Raises `UnreadableAnswer`."""
+    if is_too_deep(body):
+        raise UnreadableAnswer("the answer is nested more than 1,000 levels deep")
+    try:
+        usual = _USUAL.decode(body)
+        body.decode()  # what is not read of it may be no text
+    except (ValueError, RecursionError):
+        return read_any_answer(body)
+    reported = usual.usage
+    usage = Usage(
+        reported.input_tokens,
+        reported.output_tokens,
+        reported.cache_read_input_tokens,
+        reported.cache_creation_input_tokens,
+        cost_in_nano(reported.cost),
+    )
+    return Answer(name_of(usual.id), name_of(usual.model), name_of(usual.stop_reason), usage, is_message=True)
+
+
+def read_any_answer(body: bytes) -> Answer:
+    """As `read_answer`, but every value is looked at with forbearance."""
     document = load_answer(body)
     return Answer(
         id=name_of(document.get("id")),

@@ -14,6 +14,8 @@ from decimal import Decimal, InvalidOperation
 from itertools import accumulate
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 MAX_DEPTH: Final = 1000
 _ROOM: Final = 2 * MAX_DEPTH
 
@@ -23,7 +25,6 @@ _Result = TypeVar("_Result")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _STEPS: Final = tuple(1 if byte in b"[{" else -1 for byte in range(256))
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
 
 
 def with_room(call: Callable[[], _Result]) -> _Result:
@@ -48,19 +49,26 @@ def is_too_deep(raw: bytes) -> bool:
 
 
 def dump(document: object) -> bytes:
-    """Compact UTF-8. Raises ValueError for NaN and infinities, UnicodeEncodeError for lone surrogates."""
-    return with_room(lambda: _ENCODER.encode(document)).encode()
+    """Compact UTF-8. Raises UnicodeEncodeError for lone surrogates; a number that is not finite becomes null."""
+    try:
+        return msgspec.json.encode(document)
+    except RecursionError:
+        return with_room(lambda: msgspec.json.encode(document))
 
 
 def load_exact(raw: bytes) -> Any:
     """What upstream sent, with fractions as Decimal: money must not pass through a float. Raises ValueError."""
     if is_too_deep(raw):
         raise ValueError("nested more than 1,000 levels deep")
-    text = raw.decode()
-    return with_room(lambda: _EXACT.decode(text))
+    try:
+        return _QUICK.decode(raw)
+    except (ValueError, RecursionError):  # it takes no escaped lone surrogate, and less depth
+        text = raw.decode()
+        return with_room(lambda: _EXACT.decode(text))
 
 
-def _read_decimal(number: str) -> Decimal:
+def read_decimal(number: str) -> Decimal:
+    """A fraction as it is written. Raises ValueError."""
     try:
         return Decimal(number)
     except InvalidOperation as error:
@@ -71,4 +79,5 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_EXACT: Final = json.JSONDecoder(parse_float=_read_decimal, parse_constant=_refuse_constant)
+_QUICK: Final = msgspec.json.Decoder(float_hook=read_decimal)
+_EXACT: Final = json.JSONDecoder(parse_float=read_decimal, parse_constant=_refuse_constant)

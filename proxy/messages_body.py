@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from proxy.errors import Refusal, invalid_request
 from proxy.json_text import MAX_DEPTH, dump, is_too_deep, with_room
 
@@ -71,9 +73,20 @@ def parse_body(raw: bytes) -> dict[str, Any]:
         raise invalid_request("body: starts with a byte order mark; send plain UTF-8")
     if is_too_deep(raw):
         raise invalid_request(f"body: nested more than {MAX_DEPTH:,} levels deep")
-    document, has_bad_number = _load(_decode(raw))
+    try:
+        document = msgspec.json.decode(raw)
+    except (ValueError, RecursionError):  # which tells less, and takes less, than the standard library
+        document = _parse_carefully(raw)
     if not isinstance(document, dict):
         raise invalid_request(f"body: must be a JSON object, not {_kind(document)}")
+    return document
+
+
+def _parse_carefully(raw: bytes) -> Any:
+    """Says what is wrong, and where; what is merely deep is read."""
+    document, has_bad_number = _load(_decode(raw))
+    if not isinstance(document, dict):
+        return document
     if has_bad_number:
         raise _refuse_at(document, _is_bad_number, "is not a finite number in the range of a double")
     if b"\\u" in raw and not _is_encodable(document):  # only an escape can make one: raw is valid UTF-8

@@ -13,6 +13,7 @@ from proxy.answers import (
     cost_in_nano,
     parse_payload,
     read_answer,
+    read_any_answer,
     replace_known_model,
     replace_model,
     replace_model_in_event,
@@ -47,6 +48,39 @@ def test_an_answer_is_read():
         usage=Usage(11, 7, 5, 3, cost_nano=1_234_568),
         is_message=True,
     )
+
+
+COUNTS = st.one_of(st.integers(-1, 2**41), st.none(), st.booleans(), st.text(max_size=3), st.floats(0, 9))
+ODD_USAGES = st.dictionaries(
+    st.sampled_from(
+        ["input_tokens", "output_tokens", "cost", "cache_read_input_tokens", "cache_creation_input_tokens"]
+    ),
+    COUNTS,
+)
+ODD_ANSWERS = st.fixed_dictionaries(
+    {"id": st.just("gen-1") | COUNTS, "type": st.just("message") | COUNTS, "content": st.just([{}]) | COUNTS},
+    optional={
+        "model": st.just("a/b") | COUNTS,
+        "usage": st.fixed_dictionaries(dict.fromkeys(("input_tokens", "output_tokens"), COUNTS)) | ODD_USAGES | COUNTS,
+        "stop_reason": st.just("end_turn") | COUNTS,
+        "error": st.sampled_from([None, False, {}, {"type": "api_error"}]),
+        "container": st.none() | ODD_USAGES,
+    },
+)
+
+
+@given(ODD_ANSWERS, st.booleans())
+def test_the_quick_look_at_usual_answers_finds_what_a_whole_reading_does(document, ascii_only):
+    body = json.dumps(document, ensure_ascii=ascii_only).encode()
+    assert read_answer(body) == read_any_answer(body)
+
+
+@pytest.mark.parametrize(
+    "text", [b'"\xff"', b'"\xed\xa0\x80"', b"[" * 1001 + b"]" * 1001], ids=["no UTF-8", "a surrogate", "too deep"]
+)
+def test_what_is_passed_over_has_to_be_sound_all_the_same(text):
+    with pytest.raises(UnreadableAnswer):
+        read_answer(MESSAGE[:-1] + b', "more": ' + text + b"}")
 
 
 @pytest.mark.parametrize(

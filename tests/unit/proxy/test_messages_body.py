@@ -149,6 +149,7 @@ def test_any_bytes_are_a_request_or_a_400(raw):
     if isinstance(outcome, Refusal):
         assert outcome.status == 400
     else:
+        assert outcome.document == json.loads(raw)
         assert json.loads(serialize(outcome.document, model="m"))["model"] == "m"
 
 
