@@ -5,7 +5,7 @@ It is admission time and nothing else: rows commit in another order, so it is ne
 
 from __future__ import annotations
 
-import secrets
+import random
 import threading
 import time
 import uuid
@@ -23,11 +23,12 @@ class Uuid7Source:
         self._last = 0
 
     def __call__(self) -> uuid.UUID:
-        value = (time.time_ns() // 1_000_000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+        # An id has to be unique, not secret. A forked process seeds `random` anew.
+        value = (time.time_ns() // 1_000_000) << _RANDOM_BITS | random.getrandbits(_RANDOM_BITS)
         with self._lock:
             value = self._last = max(value, self._last + 1)
-        stamp, random = value >> _RANDOM_BITS, value & ((1 << _RANDOM_BITS) - 1)
-        high, low = random >> 62, random & ((1 << 62) - 1)
+        stamp, rest = value >> _RANDOM_BITS, value & ((1 << _RANDOM_BITS) - 1)
+        high, low = rest >> 62, rest & ((1 << 62) - 1)
         return uuid.UUID(int=stamp << 80 | _VERSION | high << 64 | _VARIANT | low)
 
 

@@ -49,9 +49,13 @@ def trusted_scope(scope: Scope, trusted: Iterable[IPNetwork]) -> Scope:
     Forwarding headers of anybody else are dropped, and so are names with an underscore, which some servers read
     as if it were a dash.
     """
+    path = f"/{scope['path'].lstrip('/')}"
+    names = b" ".join([name for name, _ in scope["headers"]])
+    if names.islower() and b"forwarded" not in names and b"_" not in names:
+        return {**scope, "path": path}
     headers: Headers = [(name.lower(), value) for name, value in scope["headers"] if b"_" not in name]
     rest = [header for header in headers if header[0] not in _FORWARDED]
-    result = {**scope, "headers": rest, "path": f"/{scope['path'].lstrip('/')}"}
+    result = {**scope, "headers": rest, "path": path}
     networks = tuple(trusted)
     if networks and _is_trusted((scope.get("client") or ("", 0))[0], networks):
         forwarded = dict(header for header in headers if header[0] in _FORWARDED)

@@ -21,7 +21,7 @@ from proxy.stream_relay import MessagesRelay, StreamRelay
 WriteError = Callable[[str, str, str], bytes]  # (Anthropic's error type, message, request id)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Dialect:
     """`path`: below upstream's address. `ping`: what is sent in silence. `open_relay`: for the client's model name."""
 

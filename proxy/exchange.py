@@ -26,7 +26,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 _LENGTH_DIGITS = 18  # more is no length, and thousands of them no int
-_WATCH_AFTER_SECONDS = 0.05
+WATCH_AFTER_SECONDS = 0.25
 _SEND_SECONDS = 60.0  # a client that reads nothing for so long has left
 
 
@@ -66,13 +66,12 @@ class Exchange:
     extra_headers: Headers = field(default_factory=list)  # what each answer carries beside its own
     write_error: Callable[[str, str, str], bytes] = error_body
     _request_id: str = ""
-    _values: dict[bytes, bytes] = field(default_factory=dict)  # the first value of each header
+    _values: dict[bytes, bytes] = field(init=False)  # the first value of each header
     _reserved: int = 0
     _watch: asyncio.TimerHandle | asyncio.Future[Message] | None = None
 
     def __post_init__(self) -> None:
-        for name, value in self.scope["headers"]:
-            self._values.setdefault(name, value)
+        self._values = dict(reversed(self.scope["headers"]))
 
     @property
     def request_id(self) -> str:
@@ -164,7 +163,7 @@ class Exchange:
 
         An answer that is there at once needs no watch, which is one more thing for the server to wait for.
         """
-        self._watch = asyncio.get_running_loop().call_later(_WATCH_AFTER_SECONDS, self._look, on_left)
+        self._watch = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, self._look, on_left)
 
     def unwatch(self) -> None:
         watch, self._watch = self._watch, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from typing import Any
 
@@ -40,9 +41,27 @@ def _post(settlement: Settlement, lane: Lane) -> asyncio.Future[Any]:
 
 
 async def _is_committed(committed: asyncio.Future[Any], seconds: float) -> bool:
-    """Waits for `committed`, and leaves it alone when the time is over: the lane goes on trying."""
-    await asyncio.wait((committed,), timeout=max(seconds, 0.0))
+    """Waits for `committed`, and leaves it alone when the time is over: the lane goes on trying.
+
+    As `asyncio.wait` does, which is made for many and takes longer than an answer's JSON.
+    """
+    if not committed.done():
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        wake = functools.partial(_wake, waiter)
+        timer = loop.call_later(max(seconds, 0.0), wake)
+        committed.add_done_callback(wake)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            committed.remove_done_callback(wake)
     return _has_succeeded(committed)
+
+
+def _wake(waiter: asyncio.Future[None], _: object = None) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _has_succeeded(committed: asyncio.Future[Any]) -> bool:

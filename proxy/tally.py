@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -29,7 +30,7 @@ class Asked:
     dialect: Dialect
     is_stream: bool
     body_bytes: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     caller: Caller
     created_at: dt.datetime
     started: float  # time.monotonic()

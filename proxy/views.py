@@ -6,8 +6,9 @@ What a client may do is decided by the credential, the body and ADMIT, in this o
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -93,19 +94,19 @@ class CallView(DataPlaneView):
         exchange, service = request.exchange, request.service
         credential = get_credential(exchange)
         body, size = await _read_body(exchange, service, self.dialect)
-        request_uuid = new_request_uuid()
+        request_uuid, session = new_request_uuid(), session_id(exchange)
         exchange.name(request_id_of(request_uuid))
         asked = Asked(
             id=request_uuid,
             request_id=exchange.request_id,
-            client_digest=service.open_vault().client_digest(credential.text),
+            client_digest=service.vault.client_digest(credential.text),
             client_prefix=credential.prefix,
             model=body.model,
             dialect=self.dialect,
             is_stream=body.stream,
             body_bytes=size,
-            headers=upstream_headers(exchange, is_stream=body.stream, dialect=self.dialect),
-            caller=Caller(exchange.client_ip, exchange.header(b"user-agent"), _session_id(exchange)),
+            headers=upstream_headers(exchange, session, is_stream=body.stream, dialect=self.dialect),
+            caller=Caller(exchange.client_ip, exchange.header(b"user-agent"), session),
             created_at=service.now(),
             started=time.monotonic(),
         )
@@ -141,8 +142,16 @@ async def _read_body(exchange: Exchange, service: Service, dialect: Dialect) -> 
         exchange.release_body()
 
 
-def upstream_headers(exchange: Exchange, *, is_stream: bool, dialect: Dialect = MESSAGES) -> dict[str, str]:
+def upstream_headers(exchange: Exchange, session: str, *, is_stream: bool, dialect: Dialect) -> Mapping[str, str]:
     """What goes up of a client's headers: all `anthropic-*`, its session, and nothing else."""
+    own = tuple([header for header in exchange.headers if header[0].startswith(b"anthropic-")])
+    headers = _headers_with(own, dialect, is_stream)
+    return {**headers, "x-session-id": session} if session else headers
+
+
+@functools.lru_cache(maxsize=64)
+def _headers_with(own: tuple[tuple[bytes, bytes], ...], dialect: Dialect, is_stream: bool) -> Mapping[str, str]:
+    """With a client's own; there are as many of these as there are kinds of clients."""
     headers = {
         "content-type": "application/json",
         "accept": "text/event-stream" if is_stream else "application/json",
@@ -150,16 +159,13 @@ def upstream_headers(exchange: Exchange, *, is_stream: bool, dialect: Dialect = 
         **dialect.headers,
     }
     lists: dict[str, list[str]] = {}
-    for name, value in exchange.headers:
-        if name.startswith(b"anthropic-"):
-            lists.setdefault(name.decode("latin-1"), []).append(value.translate(None, _UNSENDABLE).decode().strip())
+    for name, value in own:
+        lists.setdefault(name.decode("latin-1"), []).append(value.translate(None, _UNSENDABLE).decode().strip())
     headers.update({name: ", ".join(values) for name, values in lists.items() if any(values)})
-    if session := _session_id(exchange):
-        headers["x-session-id"] = session
     return headers
 
 
-def _session_id(exchange: Exchange) -> str:
+def session_id(exchange: Exchange) -> str:
     """The conversation, which OpenRouter keeps on one provider for the sake of its cache."""
     for name in _SESSION_HEADERS:
         value = exchange.header(name)

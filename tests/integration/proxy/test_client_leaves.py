@@ -9,6 +9,7 @@ import pytest
 
 from keys.ledger_items import LaneItem, LaneResult, Settlement
 from keys.models import CostSource, InFlight, RequestLog
+from proxy.exchange import WATCH_AFTER_SECONDS
 from proxy.retry import RetryPolicy
 from tests.data_plane import DataPlane, NotedRetries, OpenCall
 from tests.integration.proxy.raw_streams import CLOSING, COST_NANO, EVENTS, GENERATION, for_client, serve_raw
@@ -47,7 +48,7 @@ class SlowLane:
         self.is_away = False
 
     async def submit(self, item: LaneItem) -> LaneResult:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(2 * WATCH_AFTER_SECONDS)
         return await self._lane.submit(item)
 
     def post(self, item: Settlement) -> asyncio.Future[LaneResult]:

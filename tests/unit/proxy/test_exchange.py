@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import pytest
 
 from proxy import exchange as exchange_module
+from proxy.dialects import MESSAGES
 from proxy.errors import Refusal
-from proxy.exchange import BodyBudget, BodyLimits, ClientLeft, Exchange
-from proxy.views import upstream_headers
+from proxy.exchange import WATCH_AFTER_SECONDS, BodyBudget, BodyLimits, ClientLeft, Exchange
+from proxy.views import session_id, upstream_headers
 
 T = TypeVar("T")
 LIMITS = BodyLimits(max_bytes=100, silence_seconds=0.05, grace_seconds=0.05, min_bytes_per_second=1000)
@@ -154,7 +155,7 @@ def test_who_watches_hears_once_that_the_client_has_gone() -> None:
 
     async def watch() -> None:
         exchange_with(server).watch(lambda: heard.append("left"))
-        await asyncio.sleep(0.08)
+        await asyncio.sleep(WATCH_AFTER_SECONDS * 1.5)
 
     run(watch())
     assert heard == ["left"]
@@ -169,7 +170,7 @@ def test_who_does_not_watch_any_more_hears_nothing() -> None:
         exchange = exchange_with(server)
         exchange.watch(lambda: heard.append("left"))
         exchange.unwatch()
-        await asyncio.sleep(0.08)
+        await asyncio.sleep(WATCH_AFTER_SECONDS * 1.5)
 
     run(watch())
     assert not heard
@@ -185,7 +186,7 @@ def test_a_server_that_fails_to_say_whether_the_client_is_there_counts_as_left()
         exchange = exchange_with(Server())
         exchange.receive = broken
         exchange.watch(lambda: heard.append("left"))
-        await asyncio.sleep(0.08)
+        await asyncio.sleep(WATCH_AFTER_SECONDS * 1.5)
 
     run(watch())
     assert heard == ["left"]
@@ -266,4 +267,8 @@ def test_the_headers_that_go_upstream(headers: list[tuple[bytes, bytes]], expect
     defaults = {"anthropic-version": "2023-06-01"}
     credentials = [(b"x-api-key", b"k"), (b"authorization", b"Bearer k"), (b"cookie", b"c"), (b"host", b"h")]
     exchange = exchange_with(Server(), *credentials, *headers)
-    assert upstream_headers(exchange, is_stream=True) == {**always, **defaults, **expected}
+    assert upstream_headers(exchange, session_id(exchange), is_stream=True, dialect=MESSAGES) == {
+        **always,
+        **defaults,
+        **expected,
+    }
