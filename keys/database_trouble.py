@@ -5,7 +5,9 @@ from __future__ import annotations
 from django.db import InterfaceError, OperationalError
 
 _CONFLICT_STATES = frozenset({"40001", "40P01"})  # PostgreSQL: serialization failure, deadlock
-_READ_ONLY_STATE = "25006"  # after a failover to a standby
+_UNPREPARED_STATES = frozenset({"26000", "42P05"})  # not there, or there already: the session is not ours alone
+_OUTAGE_STATES = frozenset({"25006"}) | _UNPREPARED_STATES  # read-only: after a failover to a standby
+_CHANGED_STATE = "0A000"  # a column that a prepared statement reads has another type now
 _SAID = {  # what SQLite and PostgreSQL say -> what it means, in words that may be shown to everybody
     "locked": "the database is locked by another process",
     "busy": "the database is locked by another process",
@@ -20,6 +22,7 @@ _SAID = {  # what SQLite and PostgreSQL say -> what it means, in words that may 
     "starting up": "the database is starting",
     "shutting down": "the database is shutting down",
     "too many": "the database takes no more connections",
+    "prepared statement": "the database forgets prepared statements: PgBouncer needs pool_mode = session",
 }
 HANGS = "the database does not answer"
 UNREACHABLE = "the database can't be reached"
@@ -32,7 +35,12 @@ def is_conflict(exc: BaseException) -> bool:
 
 def is_outage(exc: BaseException) -> bool:
     """The database is not at its best, whatever is written; else the fault may be in the rows."""
-    return isinstance(exc, OperationalError | InterfaceError) or sqlstate(exc) == _READ_ONLY_STATE
+    return isinstance(exc, OperationalError | InterfaceError) or sqlstate(exc) in _OUTAGE_STATES
+
+
+def is_stale(exc: BaseException) -> bool:
+    """What the connection has prepared is not so any more: a new one may do what this one can't."""
+    return sqlstate(exc) == _CHANGED_STATE or sqlstate(exc) in _UNPREPARED_STATES
 
 
 def sqlstate(exc: BaseException) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 
-from keys.database_trouble import is_conflict, is_outage
+from keys.database_trouble import is_conflict, is_outage, is_stale
 from keys.journal import Journal
 from keys.lane_queue import Waiting
 from keys.ledger_items import Admitted, Settlement
@@ -30,13 +30,13 @@ class BatchWriter:
         self._waits_for_disk: bool | None = None
 
     def commit(self, waiting: Sequence[Waiting]) -> None:
-        """A lost connection or a conflict alone is no outage: the whole batch again."""
+        """A lost or stale connection, or a conflict, alone is no outage: the whole batch again."""
         tries = 0
         while True:
             try:
                 return self._commit_once(waiting)
             except Exception as exc:
-                if not is_outage(exc):
+                if not is_outage(exc) and not is_stale(exc):
                     raise
                 connection.close()
                 tries += 1

@@ -6,7 +6,6 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
 from keys.causes import Cause
@@ -15,7 +14,7 @@ from keys.model_names import alias_candidates, upstream_model, variant_of
 from keys.models import Cooldown, KeyState, OpenRouterKey
 from keys.selection import Candidate, Rotation
 from keys.steps.clean import clean_text
-from keys.steps.statements import Row, Selections, Statements
+from keys.steps.statements import CandidateQuery, Row, Selections, Statements
 
 MESSAGES_SCOPE = "messages"
 MAX_RETRY_AFTER_SECONDS = 60
@@ -62,6 +61,15 @@ def _known_clients(sql: Statements, rows: Iterable[Row]) -> dict[str, KnownClien
     }
 
 
+def likely_variant(model_asked: str) -> str:
+    """Of the model that will be sent, if no alias says otherwise."""
+    return variant_of(upstream_model(model_asked, {}))
+
+
+def candidate_query(variant: str, now: dt.datetime, trial_seconds: float, *, wanted: int) -> CandidateQuery:
+    return CandidateQuery(variant, now, now - dt.timedelta(seconds=trial_seconds), wanted + _MARGIN)
+
+
 @dataclass(slots=True)
 class Admission:
     """The selections of one batch. `turn` is the Pool's counter, which the batch saves when it is through."""
@@ -103,12 +111,12 @@ class Admission:
         self.wanted = max(self.wanted * 4, tried + 1000)
         self._rotations[variant] = self._read_rotation(variant, again=True)
 
-    def flush(self, admitted: Sequence[Row] = (), *, is_last: bool = False) -> None:
+    def flush(self, admitted: Sequence[Row] = ()) -> None:
         """Write what was selected, and who is in flight with it; the next selection reads the keys anew."""
         if self._selected or admitted:
             selected = sorted(self._selected.values(), key=lambda candidate: candidate.key_id)
             selections = Selections(self.turn, [(c.key_id, c.turn, c.times_selected) for c in selected])
-            self.sql.save_selections(selections, admitted, now=self.now, is_last=is_last)
+            self.sql.save_selections(selections, admitted, now=self.now)
         self._selected.clear()
         self._rotations.clear()
 
@@ -124,18 +132,18 @@ class Admission:
         return self._rotations[variant]
 
     def _read_rotation(self, variant: str, *, again: bool = False) -> Rotation:
-        limit = self.wanted + _MARGIN
-        rows = self.sql.read_candidates(
-            variant=variant,
-            now=self.now,
-            stale_trial=self.now - dt.timedelta(seconds=self.trial_seconds),
-            limit=limit,
-            again=again,
-        )
-        return Rotation([self._candidate(row) for row in rows], is_partial=len(rows) == limit)
+        asked = candidate_query(variant, self.now, self.trial_seconds, wanted=self.wanted)
+        return self._rotation_of(asked, self.sql.read_candidates(asked, again=again))
 
-    def _candidate(self, row: tuple[Any, ...]) -> Candidate:
-        key_id, account_id, name, tail, secret, tier, turn, is_due = row
+    def begin_with(self, asked: CandidateQuery, rows: Sequence[Row]) -> None:
+        """What was read with the Pool."""
+        self._rotations[asked.variant] = self._rotation_of(asked, rows)
+
+    def _rotation_of(self, asked: CandidateQuery, rows: Sequence[Row]) -> Rotation:
+        return Rotation([self._candidate(row) for row in rows], is_partial=len(rows) == asked.limit)
+
+    def _candidate(self, row: Row) -> Candidate:
+        key_id, account_id, name, tail, secret, tier, turn, is_due, _ = row
         return Candidate(
             key_id=self.sql.read_uuid(key_id) or UUID(int=0),
             account_id=self.sql.read_uuid(account_id),
@@ -185,11 +193,15 @@ def find_shortage(variant: str, now: dt.datetime) -> NoKey:
 
 @dataclass(frozen=True, slots=True)
 class Doorman:
-    """The Pool's counter, and clients and aliases of the requests that ask for admission, read once for the batch."""
+    """The Pool's counter, and clients and aliases of the requests that ask for admission, read once for the batch.
+
+    `candidates`: those of the likely variant, read with them.
+    """
 
     turn: int
     clients: dict[str, KnownClient]
     aliases: dict[str, str]
+    candidates: tuple[CandidateQuery, Sequence[Row]] | None
     _models: dict[str, str] = field(default_factory=dict)
 
     def model_sent(self, asked: str) -> str:
@@ -198,12 +210,13 @@ class Doorman:
         return self._models[asked]
 
     @classmethod
-    def read(cls, sql: Statements, asked: Collection[Admit]) -> Doorman:
+    def read(cls, sql: Statements, asked: Collection[Admit], likely: CandidateQuery | None) -> Doorman:
         """Locks the Pool."""
         names = {name for model in {item.model_asked for item in asked} for name in alias_candidates(model)}
         storable = sorted(name for name in names if name == clean_text(name, MAX_MODEL_CHARS))
-        view = sql.open_pool(sorted({item.client_digest for item in asked}), storable)
-        return cls(view.turn, _known_clients(sql, view.clients), view.aliases)
+        view = sql.open_pool(sorted({item.client_digest for item in asked}), storable, likely)
+        candidates = (likely, view.candidates) if likely is not None else None
+        return cls(view.turn, _known_clients(sql, view.clients), view.aliases, candidates)
 
     def touch(self, sql: Statements, used: Iterable[KnownClient], now: dt.datetime) -> None:
         """`last_used_at`, at most once a minute for each client."""

@@ -24,11 +24,20 @@ from keys.ledger_items import (
     Switch,
 )
 from keys.steps import cooldowns, settlement
-from keys.steps.admission import MAX_MODEL_CHARS, Admission, Doorman, admit, most_tried, switch
+from keys.steps.admission import (
+    MAX_MODEL_CHARS,
+    Admission,
+    Doorman,
+    admit,
+    candidate_query,
+    likely_variant,
+    most_tried,
+    switch,
+)
 from keys.steps.clean import clean_text
 from keys.steps.database import open_lean_statements, open_statements
 from keys.steps.identification import identify
-from keys.steps.statements import Row, Statements
+from keys.steps.statements import CandidateQuery, Row, Statements
 
 logger = logging.getLogger("opensvm.ledger")
 
@@ -109,7 +118,7 @@ class Batch:
         """Answers the repeats, which may improve rows that are written now."""
         settlements, admission = asked.settlements, None
         if asked.needs_pool:
-            doorman = Doorman.read(sql, [item for _, item in asked.admits])
+            doorman = Doorman.read(sql, [item for _, item in asked.admits], self._likely(asked))
             self._apply_outcomes(asked.outcomes, doorman.turn)
             if asked.admits or asked.switches:
                 admission = self._select(asked, sql, doorman)
@@ -117,14 +126,23 @@ class Batch:
         if asked.identifies:
             found = identify([item for _, item in asked.identifies], sql=sql, now=self.now)
             self.results.update(zip((index for index, _ in asked.identifies), found, strict=True))
-        settled = settlement.settle_once(settlements, sql=sql, now=self.now)
+        if admission is not None:
+            admission.flush(self._in_flight_rows(sql, asked.admits))
+        # the attempts of requests that go on; those of settled ones are written with their row
+        settlement.write_attempts([(item.id, failed) for _, item in asked.switches for failed in item.failures], sql)
+        settled = settlement.settle_once(settlements, sql=sql, now=self.now, is_last=not asked.outcomes)
         for orphan in settled.orphans:
             self.after_commit.append(lambda orphan=orphan: _log_orphan(orphan))  # type: ignore[misc]
-        # the attempts of requests that go on; those of settled ones were written with their row
-        settlement.write_attempts([(item.id, failed) for _, item in asked.switches for failed in item.failures], sql)
-        if admission is not None:
-            admission.flush(self._in_flight_rows(sql, asked.admits), is_last=True)
         return settled.repeats
+
+    def _likely(self, asked: _Asked) -> CandidateQuery | None:
+        """The keys that will be asked for: known before the aliases are, unless an outcome may bench or free one."""
+        if asked.outcomes or not asked.admits:
+            return None
+        _, first = asked.admits[0]
+        return candidate_query(
+            likely_variant(first.model_asked), self.now, self.rules.trial_seconds, wanted=len(asked.admits)
+        )
 
     def _apply_outcomes(self, outcomes: Sequence[Settlement | PassTrial | Switch], turn: int) -> None:
         """What trials and failed tries mean for the cooldowns, before anyone selects a key."""
@@ -148,6 +166,8 @@ class Batch:
             turn=doorman.turn,
             wanted=len(asked.admits) + len(asked.switches) + most_tried(item for _, item in asked.switches),
         )
+        if doorman.candidates is not None:
+            admission.begin_with(*doorman.candidates)
         for index, moved in asked.switches:
             self.results[index] = switch(moved, admission=admission)
         for index, item in asked.admits:

@@ -15,7 +15,10 @@ from keys.steps.sqlite import SqliteStatements
 from keys.steps.statements import Statements
 
 _BUSY_MS = 300  # SQLite: our own processes queue on the lock file; so long another program's lock is waited for
-_PREPARE_AFTER = 5  # PostgreSQL: so often a text is sent before the server keeps its plan
+
+_FIXED_PLANS = (  # PostgreSQL: by the indexes, whatever the statistics say that they are made by
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off"
+)
 
 
 def tune_connection(connection: BaseDatabaseWrapper) -> None:
@@ -24,7 +27,7 @@ def tune_connection(connection: BaseDatabaseWrapper) -> None:
         if connection.vendor == "sqlite":
             connection.connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
         else:
-            connection.connection.prepare_threshold = _PREPARE_AFTER
+            connection.connection.execute(_FIXED_PLANS)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """The batch statements on PostgreSQL: many rows as one JSON text, several writes as one statement.
 
-A round trip costs more than what it asks for. So the rows of a batch are one parameter, and what is read or written
-together is one statement; `BEGIN` goes with the first. The texts never change, so that the server keeps their plans.
+A round trip costs more than what it asks for. So the rows of a batch are one parameter, what is read or written
+together is one statement, and what answers nothing goes with what follows: `BEGIN` with the first, `COMMIT` with the
+last. What every request asks is prepared.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from uuid import UUID
 import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from keys.steps.prepared import Call, Prepared, missing, note
 from keys.steps.statements import (
     ATTEMPT_COLUMNS,
     CLIENT_COLUMNS,
     IN_FLIGHT_COLUMNS,
     LEDGER_COLUMNS,
+    CandidateQuery,
     PoolView,
     Row,
     Selections,
@@ -39,164 +42,202 @@ _TYPES = {
 }
 
 
-def _rows_of(columns: Sequence[str], types: Mapping[str, str] = _TYPES) -> str:
+def _rows_of(mark: str, columns: Sequence[str], types: Mapping[str, str] = _TYPES) -> str:
     """A query that reads one JSON parameter, a list of lists, as rows of `columns`."""
     fields = (f"(r->>{n})::{types[name]}" if name in types else f"r->>{n}" for n, name in enumerate(columns))
-    return f"SELECT {', '.join(fields)} FROM jsonb_array_elements(%s::jsonb) r"  # noqa: S608 - constants
+    return f"SELECT {', '.join(fields)} FROM jsonb_array_elements({mark}::jsonb) r"  # noqa: S608 - constants
 
 
-def _insert(table: str, columns: Sequence[str], types: Mapping[str, str] = _TYPES) -> str:
-    return f"INSERT INTO {table} ({', '.join(columns)}) {_rows_of(columns, types)}"
+def _insert(mark: str, table: str, columns: Sequence[str], types: Mapping[str, str] = _TYPES) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) {_rows_of(mark, columns, types)}"
 
 
-_COLUMNS, _CONDITIONS, _ORDER = candidate_texts("%s")
+_BEGIN = Call("BEGIN")
+_LAZILY = Call("SET LOCAL synchronous_commit = off")
+_COMMIT = Call("COMMIT")
+_LOCK = Prepared("opensvm_lock", (), "SELECT turn FROM keys_pool WHERE id = 1 FOR NO KEY UPDATE")
+_CLIENTS = Prepared(
+    "opensvm_clients",
+    ("text",),
+    f"SELECT {CLIENT_COLUMNS} FROM keys_client WHERE digest = ANY(string_to_array($1, ','))",  # noqa: S608 - constants
+)
+_ALIASES = Prepared("opensvm_aliases", ("text[]",), "SELECT name, target FROM keys_modelalias WHERE name = ANY($1)")
+
+_COLUMNS, _CONDITIONS, _ORDER = candidate_texts("$", fence=" OFFSET 0")
 _CHOSEN = f"SELECT k.id FROM keys_openrouterkey k WHERE {_CONDITIONS} {_ORDER}"  # noqa: S608 - constants
 _LOCKED = (
-    f"SELECT {_COLUMNS} FROM keys_openrouterkey k WHERE k.state = 'active' AND k.id IN "  # noqa: S608 - constants
-    "({chosen}) ORDER BY k.id FOR NO KEY UPDATE"
+    f"SELECT {_COLUMNS} FROM keys_openrouterkey k WHERE k.state = 'active' AND k.id = "  # noqa: S608 - constants
+    "ANY(ARRAY({chosen})) ORDER BY k.id FOR NO KEY UPDATE"
 )
-_CANDIDATES = _LOCKED.format(chosen=_CHOSEN)
-_CANDIDATES_COUNTED = (
+_ASKED = ("text", "timestamptz", "timestamptz", "bigint")
+_CANDIDATES = Prepared("opensvm_candidates", _ASKED, _LOCKED.format(chosen=_CHOSEN))
+_CANDIDATES_COUNTED = Prepared(
+    "opensvm_candidates_counted",
+    _ASKED,
     f"WITH chosen AS ({_CHOSEN}), locked AS ({_LOCKED.format(chosen='SELECT id FROM chosen')}) "  # noqa: S608
-    "SELECT (SELECT count(*) FROM chosen), locked.* FROM (SELECT) AS once LEFT JOIN locked ON true"
+    "SELECT (SELECT count(*) FROM chosen), locked.* FROM (SELECT) AS once LEFT JOIN locked ON true",
 )
+_SAVE_SELECTIONS = Prepared(
+    "opensvm_save_selections",
+    ("bigint", "jsonb", "timestamptz", "uuid[]", "bigint[]", "bigint[]"),
+    "WITH counted AS (UPDATE keys_pool SET turn = $1 WHERE id = 1), "  # noqa: S608 - constants
+    f"begun AS ({_insert('$2', 'keys_inflight', IN_FLIGHT_COLUMNS)} "
+    "ON CONFLICT (id) DO UPDATE SET key_id = excluded.key_id) "
+    "UPDATE keys_openrouterkey k SET turn = chosen.turn, selections = selections + chosen.times, "
+    "last_selected_at = $3 FROM unnest($4, $5, $6) AS chosen (id, turn, times) "
+    "WHERE k.id = chosen.id AND k.id = ANY($4)",
+)
+_SETTLE = Prepared(
+    "opensvm_settle",
+    ("text", "jsonb"),
+    "WITH gone AS (DELETE FROM keys_inflight WHERE id IN (SELECT id FROM keys_inflight "  # noqa: S608 - constants
+    "WHERE id = ANY(string_to_array($1, ',')::uuid[]) ORDER BY id FOR UPDATE) RETURNING id), "
+    f"fresh AS ({_insert('$2', 'keys_requestlog', LEDGER_COLUMNS)} ON CONFLICT (id) DO NOTHING RETURNING id) "
+    "SELECT (SELECT string_agg(encode(uuid_send(id), 'hex'), ',') FROM gone), "
+    "(SELECT string_agg(encode(uuid_send(id), 'hex'), ',') FROM fresh)",
+)
+
+# Not of every request: planned each time.
 _IDS = "string_to_array(%s, ',')::uuid[]"
 _TOUCH = (
     "UPDATE keys_client SET last_used_at = %s WHERE id IN (SELECT id FROM keys_client "  # noqa: S608 - constants
     f"WHERE id = ANY({_IDS}) ORDER BY id FOR NO KEY UPDATE)"
 )
-_SAVE_SELECTIONS = (
-    "WITH counted AS (UPDATE keys_pool SET turn = %s WHERE id = 1), "  # noqa: S608 - constants
-    f"begun AS ({_insert('keys_inflight', IN_FLIGHT_COLUMNS)} ON CONFLICT (id) DO UPDATE SET key_id = excluded.key_id) "
-    "UPDATE keys_openrouterkey k SET turn = chosen.turn, selections = selections + chosen.times, "
-    "last_selected_at = %s FROM (SELECT (r->>0)::uuid AS id, (r->>1)::bigint AS turn, (r->>2)::bigint AS times "
-    "FROM jsonb_array_elements(%s::jsonb) r) AS chosen WHERE k.id = chosen.id"
+_DUE_COOLDOWNS = (
+    "SELECT id, account_id, pattern FROM keys_cooldown WHERE cleared_at IS NULL "
+    "AND (key_id = %s OR account_id = %s) AND pattern IN ('', %s)"
 )
-_SETTLE = (
-    "WITH gone AS (DELETE FROM keys_inflight WHERE id IN (SELECT id FROM keys_inflight "  # noqa: S608 - constants
-    f"WHERE id = ANY({_IDS}) ORDER BY id FOR UPDATE) RETURNING id), "
-    f"fresh AS ({_insert('keys_requestlog', LEDGER_COLUMNS)} ON CONFLICT (id) DO NOTHING RETURNING id) "
-    "SELECT (SELECT string_agg(encode(uuid_send(id), 'hex'), ',') FROM gone), "
-    "(SELECT string_agg(encode(uuid_send(id), 'hex'), ',') FROM fresh)"
-)
+_BEGIN_TRIAL = "UPDATE keys_cooldown SET trial = %s, trial_at = %s WHERE id = ANY(%s)"
 _ATTEMPT_TYPES = _TYPES | {"request_id": "uuid"}  # in the ledger it is a text
-_ATTEMPTS = f"{_insert('keys_attempt', ATTEMPT_COLUMNS, _ATTEMPT_TYPES)} ON CONFLICT (request_id, n) DO NOTHING"
+_ATTEMPTS = f"{_insert('%s', 'keys_attempt', ATTEMPT_COLUMNS, _ATTEMPT_TYPES)} ON CONFLICT (request_id, n) DO NOTHING"
 _MOVE = (
     f"WITH held AS (SELECT id FROM keys_inflight WHERE id = ANY({_IDS}) ORDER BY id FOR NO KEY UPDATE) "  # noqa: S608
     "UPDATE keys_inflight i SET key_id = moved.key_id FROM (SELECT (r->>0)::uuid AS id, (r->>1)::uuid AS key_id "
     "FROM jsonb_array_elements(%s::jsonb) r) AS moved WHERE i.id = moved.id AND i.id IN (SELECT id FROM held)"
 )
-_LOCK = "SELECT turn FROM keys_pool WHERE id = 1 FOR NO KEY UPDATE"
-_CLIENTS = f"SELECT {CLIENT_COLUMNS} FROM keys_client WHERE digest = ANY(string_to_array(%s, ','))"  # noqa: S608
-_ALIASES = "SELECT name, target FROM keys_modelalias WHERE name = ANY(%s)"
 
 
 class PostgresStatements(Statements):
-    """`owns_transaction`: BEGIN and COMMIT are sent from here, with the first and the last statement."""
+    """owns_transaction: BEGIN and COMMIT are sent from here, and what answers nothing waits for what does."""
 
     def __init__(
         self, connection: BaseDatabaseWrapper, raw: psycopg.Connection[Any], *, owns_transaction: bool, lazy_disk: bool
     ) -> None:
-        super().__init__(connection, psycopg.Cursor(raw))
+        super().__init__(connection, psycopg.ClientCursor(raw))
         self._raw = raw
         self._owns_transaction = owns_transaction
         self._lazy_disk = lazy_disk
+        self._waiting: list[Call] = []
 
     def stamp(self, value: dt.datetime) -> str:
         return value.isoformat()
 
-    def _together(self, texts: Sequence[str], params: Sequence[Any]) -> list[list[Row]]:
-        """Several statements in one round trip; the rows of each."""
-        self._cursor, cursor = psycopg.ClientCursor(self._raw), self._cursor
-        try:
-            self._execute("; ".join(texts), params)
-            found = [list(self._cursor.fetchall()) if self._cursor.description else []]
-            while self._cursor.nextset():
-                found.append(list(self._cursor.fetchall()) if self._cursor.description else [])
-        finally:
-            self._cursor = cursor
-        return found
+    # -- asking ------------------------------------------------------------------------------------------------------
+    def _send(self, *calls: Call) -> list[list[Row]]:
+        """What waits and then `calls`, in one round trip; the rows of each of `calls`."""
+        first = len(self._waiting)
+        calls, self._waiting = (*self._waiting, *calls), []
+        for prepared in missing(self._raw, calls):
+            self._execute(prepared.declaration)
+            note(self._raw, prepared)
+        self._execute("; ".join([call.text for call in calls]), [param for call in calls for param in call.params])
+        found = [self._fetched()]
+        while self._cursor.nextset():
+            found.append(self._fetched())
+        return found[first:]
+
+    def _fetched(self) -> list[Row]:
+        return self._cursor.fetchall() if self._cursor.description else []
+
+    def _answer(self, call: Call) -> list[Row]:
+        return self._send(call)[0]
+
+    def _later(self, call: Call) -> None:
+        """Django's transaction may go on with statements that don't pass here, so there it is sent at once."""
+        self._waiting.append(call)
+        if not self._owns_transaction:
+            self._send()
+
+    def _begin(self) -> None:
+        if self._owns_transaction and not self._waiting and not self._has_begun:
+            self._waiting.append(_BEGIN)
 
     @property
     def _has_begun(self) -> bool:
         return self._raw.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE
 
     def commit(self) -> None:
-        if self._has_begun:
-            self._execute("COMMIT")
+        if self._waiting or self._has_begun:
+            self._send(_COMMIT)
 
     # -- admission ---------------------------------------------------------------------------------------------------
     def lock_pool(self) -> int:
-        return int(self._rows(_LOCK)[0][0])
+        return int(self._answer(_LOCK.call())[0][0])
 
-    def open_pool(self, digests: Sequence[str], names: Sequence[str]) -> PoolView:
-        before = ["BEGIN"] if self._owns_transaction else []
+    def open_pool(
+        self, digests: Sequence[str], names: Sequence[str], candidates: CandidateQuery | None = None
+    ) -> PoolView:
+        self._begin()
         if self._lazy_disk:
-            before.append("SET LOCAL synchronous_commit = off")
-        found = self._together([*before, _LOCK, _CLIENTS, _ALIASES], [",".join(digests), list(names)])
-        ((turn,),), clients, aliases = found[-3:]
-        return PoolView(turn, clients, dict(aliases))
+            self._later(_LAZILY)
+        calls = [_LOCK.call(), _CLIENTS.call(",".join(digests)), _ALIASES.call(list(names))]
+        if candidates is not None:
+            calls.append(_CANDIDATES.call(*self._candidate_params(candidates)))
+        ((turn,),), clients, aliases, *read = self._send(*calls)
+        return PoolView(turn, clients, dict(aliases), sorted(read[0], key=_in_turn) if read else [])
 
     def save_turn(self, turn: int) -> None:
-        self._execute("UPDATE keys_pool SET turn = %s WHERE id = 1", [turn])
+        self._later(Call("UPDATE keys_pool SET turn = %s WHERE id = 1", [turn]))
 
     def read_clients(self, digests: Sequence[str]) -> list[Row]:
-        return self._rows(_CLIENTS, [",".join(digests)])
+        return self._answer(_CLIENTS.call(",".join(digests)))
 
     def read_aliases(self, names: Sequence[str]) -> dict[str, str]:
-        return dict(self._rows(_ALIASES, [list(names)]))
+        return dict(self._answer(_ALIASES.call(list(names))))
 
     def touch_clients(self, client_ids: Sequence[UUID], now: dt.datetime) -> None:
-        self._execute(_TOUCH, [self.stamp(now), _joined(client_ids)])
+        self._later(Call(_TOUCH, [self.stamp(now), _joined(client_ids)]))
+
+    def read_candidates(self, asked: CandidateQuery, *, again: bool = False) -> list[Row]:
+        """Unless `again`, fewer than there are when a chosen key was taken out of service while we waited for it."""
+        read = self._read_all_candidates if again else self._read_candidates
+        return sorted(read(self._candidate_params(asked)), key=_in_turn)
 
     def _read_candidates(self, params: Sequence[Any]) -> list[Row]:
-        """Fewer than there are when a chosen key was taken out of service while we waited for its lock."""
-        return sorted(self._rows(_CANDIDATES, params), key=_in_turn)
+        return self._answer(_CANDIDATES.call(*params))
 
     def _read_all_candidates(self, params: Sequence[Any]) -> list[Row]:
-        of_columns, of_conditions = params[:2], params[2:]
         chosen, rows = -1, list[Row]()
         while len(rows) != chosen:
-            found = self._rows(_CANDIDATES_COUNTED, [*of_conditions, *of_columns])
+            found = self._answer(_CANDIDATES_COUNTED.call(*params))
             chosen, rows = found[0][0], [row[1:] for row in found if row[1] is not None]
-        return sorted(rows, key=_in_turn)
+        return rows
 
     def read_due_cooldowns(self, key_id: UUID, account_id: UUID | None, variant: str) -> list[Row]:
-        return self._rows(
-            "SELECT id, account_id, pattern FROM keys_cooldown WHERE cleared_at IS NULL "
-            "AND (key_id = %s OR account_id = %s) AND pattern IN ('', %s)",
-            [self.uuid(key_id), self.uuid(account_id), variant],
-        )
+        return self._answer(Call(_DUE_COOLDOWNS, [self.uuid(key_id), self.uuid(account_id), variant]))
 
     def begin_trial(self, cooldown_ids: Sequence[int], trial: UUID, now: dt.datetime) -> None:
-        text = "UPDATE keys_cooldown SET trial = %s, trial_at = %s WHERE id = ANY(%s)"
-        self._execute(text, [trial.hex, self.stamp(now), list(cooldown_ids)])
+        self._later(Call(_BEGIN_TRIAL, [trial.hex, self.stamp(now), list(cooldown_ids)]))
 
-    def save_selections(
-        self, selections: Selections, admitted: Sequence[Row], *, now: dt.datetime, is_last: bool
-    ) -> None:
-        keys = json.dumps([(key.hex, turn, times) for key, turn, times in selections.keys])
-        params = [selections.turn, json.dumps(admitted), self.stamp(now), keys]
-        if is_last and self._owns_transaction:
-            self._together([_SAVE_SELECTIONS, "COMMIT"], params)
-        else:
-            self._execute(_SAVE_SELECTIONS, params)
+    def save_selections(self, selections: Selections, admitted: Sequence[Row], *, now: dt.datetime) -> None:
+        keys = selections.keys
+        chosen = [key.hex for key, _, _ in keys], [turn for _, turn, _ in keys], [times for _, _, times in keys]
+        self._later(_SAVE_SELECTIONS.call(selections.turn, json.dumps(admitted), self.stamp(now), *chosen))
 
     # -- in flight and ledger ----------------------------------------------------------------------------------------
     def move_in_flight(self, moved: Sequence[tuple[UUID, UUID]]) -> None:
         rows = json.dumps([(request.hex, key.hex) for request, key in moved])
-        self._execute(_MOVE, [_joined([request for request, _ in moved]), rows])
+        self._later(Call(_MOVE, [_joined([request for request, _ in moved]), rows]))
 
-    def settle_rows(self, ids: Sequence[str], rows: Sequence[Row]) -> Settled:
-        params = [",".join(ids), json.dumps(rows)]
-        if self._has_begun or not self._owns_transaction:
-            ((in_flight, inserted),) = self._rows(_SETTLE, params)
-        else:  # all there is to do
-            _, ((in_flight, inserted),), _ = self._together(["BEGIN", _SETTLE, "COMMIT"], params)
+    def settle_rows(self, ids: Sequence[str], rows: Sequence[Row], *, is_last: bool = False) -> Settled:
+        self._begin()
+        settle = _SETTLE.call(",".join(ids), json.dumps(rows))
+        found = self._send(settle, _COMMIT) if is_last and self._owns_transaction else self._send(settle)
+        in_flight, inserted = found[0][0]
         return Settled(_split(in_flight), _split(inserted))
 
     def insert_attempts(self, rows: Sequence[Row]) -> None:
-        self._execute(_ATTEMPTS, [json.dumps(rows)])
+        self._later(Call(_ATTEMPTS, [json.dumps(rows)]))
 
 
 def _in_turn(row: Row) -> Row:

@@ -55,8 +55,13 @@ def settle(items: Sequence[Settlement], *, sql: Statements, now: dt.datetime) ->
     return settled.orphans
 
 
-def settle_once(items: Sequence[Settlement], *, sql: Statements, now: dt.datetime) -> SettledOnce:
-    """Whoever may improve a row is answered; it may have been written now, by another item for the same request."""
+def settle_once(
+    items: Sequence[Settlement], *, sql: Statements, now: dt.datetime, is_last: bool = False
+) -> SettledOnce:
+    """Whoever may improve a row is answered; it may have been written now, by another item for the same request.
+
+    is_last: no item has failures, and nothing follows in this transaction.
+    """
     fresh: dict[str, Settlement] = {}
     repeats = []
     for item in items:
@@ -64,7 +69,7 @@ def settle_once(items: Sequence[Settlement], *, sql: Statements, now: dt.datetim
             repeats.append(item)
     if not fresh:
         return SettledOnce()
-    found = sql.settle_rows(list(fresh), ledger_rows(fresh.values(), sql, now))
+    found = sql.settle_rows(list(fresh), ledger_rows(fresh.values(), sql, now), is_last=is_last)
     write_attempts([(item.id, failed) for item in items for failed in item.failures], sql)
     if len(found.inserted) < len(fresh):  # repeats, or in flight again after they had been settled as lost
         repeats = [*(item for row, item in fresh.items() if row not in found.inserted), *repeats]

@@ -19,6 +19,7 @@ from keys.steps.statements import (
     CLIENT_COLUMNS,
     IN_FLIGHT_COLUMNS,
     LEDGER_COLUMNS,
+    CandidateQuery,
     PoolView,
     Row,
     Selections,
@@ -46,13 +47,16 @@ class SqliteStatements(Statements):
     def lock_pool(self) -> int:
         return int(self._rows("SELECT turn FROM keys_pool WHERE id = 1")[0][0])
 
-    def open_pool(self, digests: Sequence[str], names: Sequence[str]) -> PoolView:
+    def open_pool(
+        self, digests: Sequence[str], names: Sequence[str], candidates: CandidateQuery | None = None
+    ) -> PoolView:
         rows = self._rows(_open_pool(_size(len(digests)), _size(len(names))), [*_filled(digests), *_filled(names)])
         by_kind: dict[int, list[Row]] = {0: [], 1: [], 2: []}
         for kind, *values in rows:
             by_kind[kind].append(tuple(values))
         ((turn, *_),), clients, aliases = by_kind.values()
-        return PoolView(turn, clients, {name: target for name, target, *_ in aliases})
+        read = self.read_candidates(candidates) if candidates is not None else []
+        return PoolView(turn, clients, {name: target for name, target, *_ in aliases}, read)
 
     def save_turn(self, turn: int) -> None:
         self._execute(_SAVE_TURN, [turn])
@@ -70,8 +74,8 @@ class SqliteStatements(Statements):
         text = "UPDATE keys_client SET last_used_at = ? WHERE id IN "
         self._execute(text + _marks(_size(len(ids))), [self.stamp(now), *_filled(ids)])
 
-    def _read_candidates(self, params: Sequence[Any]) -> list[Row]:
-        return self._rows(CANDIDATES, params)
+    def read_candidates(self, asked: CandidateQuery, *, again: bool = False) -> list[Row]:
+        return self._rows(CANDIDATES, self._candidate_params(asked))
 
     def read_due_cooldowns(self, key_id: UUID, account_id: UUID | None, variant: str) -> list[Row]:
         return self._rows(
@@ -85,9 +89,7 @@ class SqliteStatements(Statements):
         params = [trial.hex, self.stamp(now), *_filled(cooldown_ids)]
         self._execute(text + _marks(_size(len(cooldown_ids))), params)
 
-    def save_selections(
-        self, selections: Selections, admitted: Sequence[Row], *, now: dt.datetime, is_last: bool
-    ) -> None:
+    def save_selections(self, selections: Selections, admitted: Sequence[Row], *, now: dt.datetime) -> None:
         if selections.keys:
             self._execute(_SAVE_TURN, [selections.turn])
             rows = [(key.hex, turn, times) for key, turn, times in selections.keys]
@@ -101,7 +103,7 @@ class SqliteStatements(Statements):
         for request, key in moved:
             self._execute("UPDATE keys_inflight SET key_id = ? WHERE id = ?", [key.hex, request.hex])
 
-    def settle_rows(self, ids: Sequence[str], rows: Sequence[Row]) -> Settled:
+    def settle_rows(self, ids: Sequence[str], rows: Sequence[Row], *, is_last: bool = False) -> Settled:
         size = _size(len(ids))
         ((in_flight, known),) = self._rows(_state(size), _filled(ids))
         settled = Settled(_split(in_flight), {row[0] for row in rows} - _split(known))

@@ -30,32 +30,35 @@ ATTEMPT_COLUMNS = ("request_id", "n", "key_id", "status", "cause", "detail", "du
 IN_FLIGHT_COLUMNS = ("id", "client_id", "key_id", "model", "reserved_nano", "worker", "started_at")
 CLIENT_COLUMNS = "digest, id, name, scopes, expires_at, revoked_at, last_used_at"
 
-_BLOCKED = (  # :variant, :now, :stale, :now
+_BLOCKED = (
     "SELECT 1 FROM keys_cooldown c{open} WHERE c.cleared_at IS NULL AND c.{column} = k.{owner} "
-    "AND c.pattern IN ('', {mark}) AND (c.until > {mark} OR (c.trial IS NOT NULL AND c.trial_at > {mark} "
-    "AND (c.trial_at >= {mark} OR EXISTS (SELECT 1 FROM keys_inflight i WHERE i.id = c.trial))))"
+    "AND c.pattern IN ('', {variant}) AND (c.until > {now} OR (c.trial IS NOT NULL AND c.trial_at > {stale} "
+    "AND (c.trial_at >= {now} OR EXISTS (SELECT 1 FROM keys_inflight i WHERE i.id = c.trial)))){fence}"
 )
-_DUE = (  # :variant
+_DUE = (
     "EXISTS (SELECT 1 FROM keys_cooldown c{open} WHERE c.cleared_at IS NULL AND c.{column} = k.{owner} "
-    "AND c.pattern IN ('', {mark}))"
+    "AND c.pattern IN ('', {variant}))"
 )
 _TARGETS = (("key_id", "id"), ("account_id", "account_id"))  # of a cooldown, and what it is of a key
 _CANDIDATE = (
     "k.id, k.account_id, k.name, k.tail, k.secret, k.tier, k.turn, CASE WHEN {due} THEN 1 ELSE 0 END, k.created_at"
 )
-_IN_TURN = "ORDER BY k.tier, k.turn, k.created_at, k.id LIMIT {mark}"
+_IN_TURN = "ORDER BY k.tier, k.turn, k.created_at, k.id LIMIT {limit}"
 
 
-def candidate_texts(mark: str, *, open_of_key: str = "", open_of_account: str = "") -> tuple[str, str, str]:
+def candidate_texts(
+    mark: str, *, open_of_key: str = "", open_of_account: str = "", fence: str = ""
+) -> tuple[str, str, str]:
     """Of `read_candidates`: the columns, the conditions and the order.
 
-    Parameters: variant twice; twice variant, now, oldest trial, now; the limit. open_of_…: how a database that can't
-    tell by itself is led past the closed cooldowns.
+    Parameters, numbered behind `mark`: the variant, now, the oldest trial, the limit. open_of_…: how a database that
+    can't tell by itself is led past the closed cooldowns. fence: what keeps one from joining them with all keys.
     """
+    marks = {name: f"{mark}{n}" for n, name in enumerate(("variant", "now", "stale", "limit"), 1)}
     hints = (open_of_key, open_of_account)
     due, blocked = (
         [
-            text.format(column=column, owner=owner, mark=mark, open=hint)
+            text.format(column=column, owner=owner, open=hint, fence=fence, **marks)
             for (column, owner), hint in zip(_TARGETS, hints, strict=True)
         ]
         for text in (_DUE, _BLOCKED)
@@ -63,7 +66,7 @@ def candidate_texts(mark: str, *, open_of_key: str = "", open_of_account: str = 
     return (
         _CANDIDATE.format(due=" OR ".join(due)),
         f"k.state = 'active' AND {' AND '.join(f'NOT EXISTS ({block})' for block in blocked)}",
-        _IN_TURN.format(mark=mark),
+        _IN_TURN.format(**marks),
     )
 
 
@@ -84,16 +87,32 @@ class Selections:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidateQuery:
+    """Which keys are asked for. stale_trial: a trial that began before is over."""
+
+    variant: str
+    now: dt.datetime
+    stale_trial: dt.datetime
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
-    """What `open_pool` read: the round robin's counter, `CLIENT_COLUMNS` of those asked for, and their aliases."""
+    """What `open_pool` read: the round robin's counter, `CLIENT_COLUMNS` of those asked for, and their aliases.
+
+    `candidates` are what `read_candidates` would have answered; empty if none were asked for.
+    """
 
     turn: int
     clients: list[Row]
     aliases: dict[str, str]
+    candidates: list[Row]
 
 
 class Statements(abc.ABC):
     """Bound to one open connection, inside a transaction. Every method is one statement unless it says otherwise.
+
+    What answers nothing may be sent with what follows, at the latest with the commit.
 
     Raises the database's own errors: the caller works under Django's `wrap_database_errors`.
     """
@@ -141,8 +160,10 @@ class Statements(abc.ABC):
         """The round robin's counter; other admissions wait until this transaction ends."""
 
     @abc.abstractmethod
-    def open_pool(self, digests: Sequence[str], names: Sequence[str]) -> PoolView:
-        """Lock the Pool and read who asks for what."""
+    def open_pool(
+        self, digests: Sequence[str], names: Sequence[str], candidates: CandidateQuery | None = None
+    ) -> PoolView:
+        """Lock the Pool and read who asks for what; and then the candidates, if anybody can say which."""
 
     @abc.abstractmethod
     def save_turn(self, turn: int) -> None: ...
@@ -158,26 +179,20 @@ class Statements(abc.ABC):
     def touch_clients(self, client_ids: Sequence[UUID], now: dt.datetime) -> None: ...
 
     @abc.abstractmethod
-    def _read_candidates(self, params: Sequence[Any]) -> list[Row]: ...
-
-    def _read_all_candidates(self, params: Sequence[Any]) -> list[Row]:
-        """For those who found none: none is missing, whatever was committed while we waited for locks."""
-        return self._read_candidates(params)
-
-    def read_candidates(
-        self, *, variant: str, now: dt.datetime, stale_trial: dt.datetime, limit: int, again: bool = False
-    ) -> list[Row]:
+    def read_candidates(self, asked: CandidateQuery, *, again: bool = False) -> list[Row]:
         """Eligible keys in the order of the round robin, locked.
 
-        Rows: (id, account_id, name, tail, secret, tier, turn, is_due).
+        Rows: (id, account_id, name, tail, secret, tier, turn, is_due, created_at). again: for those who found none;
+        none is missing, whatever was committed while we waited for locks.
 
         Not eligible: a key with an open cooldown, of its own or of its account, that is not due yet or whose
         trial is under way. A trial is over when its InFlight row is gone or when it began before `stale_trial`;
         one that this batch gave out (`trial_at` is `now`) has no InFlight row yet.
         """
-        block = [variant, self.stamp(now), self.stamp(stale_trial), self.stamp(now)]
-        read = self._read_all_candidates if again else self._read_candidates
-        return [row[:8] for row in read([variant, variant, *block, *block, limit])]
+
+    def _candidate_params(self, asked: CandidateQuery) -> tuple[Any, ...]:
+        """In the order of `candidate_texts`."""
+        return asked.variant, self.stamp(asked.now), self.stamp(asked.stale_trial), asked.limit
 
     @abc.abstractmethod
     def read_due_cooldowns(self, key_id: UUID, account_id: UUID | None, variant: str) -> list[Row]:
@@ -187,13 +202,10 @@ class Statements(abc.ABC):
     def begin_trial(self, cooldown_ids: Sequence[int], trial: UUID, now: dt.datetime) -> None: ...
 
     @abc.abstractmethod
-    def save_selections(
-        self, selections: Selections, admitted: Sequence[Row], *, now: dt.datetime, is_last: bool
-    ) -> None:
+    def save_selections(self, selections: Selections, admitted: Sequence[Row], *, now: dt.datetime) -> None:
         """The Pool's counter, the keys' turns and the InFlight rows. Three statements on SQLite.
 
-        admitted: `IN_FLIGHT_COLUMNS`; a batch whose commit was lost may run twice. is_last: nothing follows in this
-        transaction.
+        admitted: `IN_FLIGHT_COLUMNS`; a batch whose commit was lost may run twice.
         """
 
     # -- in flight and ledger ----------------------------------------------------------------------------------------
@@ -202,10 +214,11 @@ class Statements(abc.ABC):
         """moved: (id, its new key)"""
 
     @abc.abstractmethod
-    def settle_rows(self, ids: Sequence[str], rows: Sequence[Row]) -> Settled:
+    def settle_rows(self, ids: Sequence[str], rows: Sequence[Row], *, is_last: bool = False) -> Settled:
         """Take the InFlight rows of `ids` out and put `rows` (`LEDGER_COLUMNS`) in, where the ledger has none.
 
-        Whoever deletes the InFlight row has the right to settle. Three statements on SQLite.
+        Whoever deletes the InFlight row has the right to settle. Three statements on SQLite. is_last: nothing follows
+        in this transaction, which may be committed at once.
         """
 
     @abc.abstractmethod

@@ -137,17 +137,15 @@ def test_the_pool_is_locked_before_the_requests_and_these_before_they_are_writte
     with recorded_statements() as texts:
         settle_worker(A, timezone.now())
 
-    order = [
-        next(n for n, text in enumerate(texts) if part in text)
-        for part in (
-            "SELECT turn FROM keys_pool",
-            "keys_inflight WHERE id",
-            "INSERT INTO keys_requestlog",
-            "DELETE FROM keys_inflight",
-        )
-    ]
-    if connection.vendor == "postgresql":  # one statement locks them, deletes them and inserts
-        order = order[:2]
+    on_sqlite = (
+        "SELECT turn FROM keys_pool",
+        "keys_inflight WHERE id",
+        "INSERT INTO keys_requestlog",
+        "DELETE FROM keys_inflight",
+    )
+    on_postgresql = ("EXECUTE opensvm_lock", "EXECUTE opensvm_settle")  # it locks them, deletes them and inserts
+    parts = on_sqlite if connection.vendor == "sqlite" else on_postgresql
+    order = [next(n for n, text in enumerate(texts) if part in text) for part in parts]
     assert order == sorted(order)
     updates = [n for n, text in enumerate(texts) if text.startswith('UPDATE "keys_cooldown"')]
     assert updates

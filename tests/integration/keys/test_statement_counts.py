@@ -47,11 +47,10 @@ ON_SQLITE = {
 }
 ON_POSTGRESQL = {  # each is a round trip
     "admit": [
-        "BEGIN; SET LOCAL synchronous_commit = off; SELECT turn FROM keys_pool WHERE id = 1 FOR NO KEY UPDATE; SELECT ",
-        "SELECT k.id,",
-        "WITH counted AS (UPDATE keys_pool",
+        "BEGIN; SET LOCAL synchronous_commit = off; EXECUTE opensvm_lock; EXECUTE opensvm_clients ",
+        "EXECUTE opensvm_save_selections ",
     ],
-    "settle": ["BEGIN; WITH gone AS (DELETE FROM keys_inflight"],
+    "settle": ["BEGIN; EXECUTE opensvm_settle "],
 }
 
 
@@ -130,7 +129,7 @@ def starts_of(texts: Sequence[str], expected: Sequence[str]) -> list[str]:
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL plans by its statistics")
 def test_keys_are_read_in_turn_without_sorting_the_pool_or_reading_closed_cooldowns() -> None:
     with connection.cursor() as cursor:
-        plan = [row[3] for row in cursor.connection.execute(f"EXPLAIN QUERY PLAN {CANDIDATES}", ["x"] * 11)]
+        plan = [row[3] for row in cursor.connection.execute(f"EXPLAIN QUERY PLAN {CANDIDATES}", ["x"] * 4)]
     assert [step for step in plan if "SUBQUERY" not in step] == [
         "SEARCH k USING INDEX key_round_robin (state=?)",
         "SEARCH c USING INDEX cooldown_one_open_per_key (key_id=?)",

@@ -134,6 +134,6 @@ def misbehaves(**faults: Any) -> Callable[[FaultProxy | None], Any]:
 
 half_open = misbehaves(stalls=True)
 slow_commits = misbehaves(on=b"COMMIT", then="delay", delay_seconds=2.5)
-cuts_in_transactions = misbehaves(on=b"keys_", then="cut_before")
+cuts_in_transactions = misbehaves(on=b"EXECUTE", then="cut_before")
 cuts_before_commits = misbehaves(on=b"COMMIT", then="cut_before")
 loses_confirmations = misbehaves(on=b"COMMIT", then="cut_after", delay_seconds=0.05)
