@@ -27,6 +27,7 @@ from proxy.errors import (
     overloaded,
     refusal_headers,
 )
+from proxy.exchange import Exchange
 from proxy.messages_body import serialize
 from proxy.outbox import Head, Outbox, WholeAnswer
 from proxy.retry import Step
@@ -49,12 +50,13 @@ _SECONDS_AFTER_ENOUGH_KEYS = 1.0  # others may be free
 class Call:
     """`run` is the pump; `leave` and `interrupt` end what it waits for."""
 
-    def __init__(self, asked: Asked, document: dict[str, Any], service: Service) -> None:
+    def __init__(self, asked: Asked, document: dict[str, Any], exchange: Exchange, service: Service) -> None:
         self._asked = asked
         self._document = document  # let go once it is serialized: parsed, it takes several times its size
         self._service = service
         self._rules = service.rules
         self.outbox = Outbox(
+            exchange,
             stream_head=Head(200, _STREAM_HEADERS) if asked.is_stream else None,
             ping_seconds=self._rules.ping_seconds,
             first_event_seconds=self._rules.first_event_seconds,
@@ -63,10 +65,6 @@ class Call:
         self._ended_by: Cause | None = None  # CLIENT_LEFT or INTERRUPTED
         self._waiting: asyncio.Task[Any] | None = None  # the pump's, while it waits for upstream
         self._refusal: Refusal | None = None  # what the client gets instead of the last failure's own text
-
-    @property
-    def is_stream(self) -> bool:
-        return self._asked.is_stream
 
     # -- from outside ------------------------------------------------------------------------------------------------
     def leave(self) -> None:
@@ -85,7 +83,9 @@ class Call:
 
     # -- the pump ----------------------------------------------------------------------------------------------------
     async def run(self) -> None:
+        """Raises `ClientLeft` when the client does not read the end of its answer; the call is settled then."""
         self._service.begin_call(self)
+        self.outbox.open(self.leave)
         try:
             admitted = await self._admit()
             if admitted is not None:
@@ -97,7 +97,8 @@ class Call:
             self._refuse(internal_error())
         finally:
             self._service.end_call(self)
-            self.outbox.end()
+            self.outbox.close()
+        await self.outbox.end()
 
     async def _admit(self) -> Admitted | None:
         """Raises `Refusal`. None: the client may not send messages; the answer is on its way."""

@@ -3,8 +3,8 @@
 A client that leaves is only seen by whoever waits in `receive()`; nothing is cancelled and `send()` does not raise.
 So whoever answers watches for it beside the answer: `watch`.
 
-What the server answers at once (granian's `receive` is a future, and its `send` has nothing to wait for until a
-client is far behind) is not put into tasks, nor under a timer.
+What the server does at once is not waited for, nor put into a task or under a timer: granian's `receive` is a future,
+and its `send` has taken the message when it returns, but for a client that is far behind, where it is a future too.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+Sent = Awaitable[None] | None  # what to wait for before more is sent; None: the server has taken it
 
 _LENGTH_DIGITS = 18  # more is no length, and thousands of them no int
 WATCH_AFTER_SECONDS = 0.25
@@ -183,36 +184,35 @@ class Exchange:
         received.add_done_callback(seen)
 
     # -- answering ---------------------------------------------------------------------------------------------------
-    async def begin(self, status: int, headers: Headers) -> None:
-        """Send the head; raises `ClientLeft` when the client does not read."""
+    def begin(self, status: int, headers: Headers) -> Sent:
+        """Hand the head to the server."""
         self.has_begun = True
         stamped = [*headers, *self.extra_headers, (b"request-id", self.request_id.encode())]
-        await self._send({"type": "http.response.start", "status": status, "headers": stamped})
+        return self._hand_over({"type": "http.response.start", "status": status, "headers": stamped})
 
-    async def write(self, chunk: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+    def write(self, chunk: bytes, *, is_last: bool = False) -> Sent:
+        """Hand a part of the body to the server."""
+        return self._hand_over({"type": "http.response.body", "body": chunk, "more_body": not is_last})
 
-    async def end(self) -> None:
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def wait_for(self, sent: Sent) -> None:
+        """Until the server has taken it. Raises `ClientLeft` when the client does not read."""
+        if sent is not None:
+            try:
+                async with asyncio.timeout(_SEND_SECONDS):
+                    await sent
+            except (TimeoutError, OSError) as exc:
+                raise ClientLeft from exc
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """A whole answer at once; to a HEAD, all of it but the body."""
+        """A whole answer at once; to a HEAD, all of it but the body. Raises `ClientLeft`."""
         if status != 204:
             headers = [*headers, (b"content-length", str(len(body)).encode())]
-        await self.begin(status, headers)
-        shown = b"" if self.scope["method"] == "HEAD" else body
-        await self._send({"type": "http.response.body", "body": shown, "more_body": False})
+        await self.wait_for(self.begin(status, headers))
+        await self.wait_for(self.write(b"" if self.scope["method"] == "HEAD" else body, is_last=True))
 
-    async def _send(self, message: Message) -> None:
-        try:
-            sent = self.send(message)
-            if not isinstance(sent, CoroutineType) and not asyncio.isfuture(sent):
-                await sent
-                return
-            async with asyncio.timeout(_SEND_SECONDS):
-                await sent
-        except (TimeoutError, OSError) as exc:
-            raise ClientLeft from exc
+    def _hand_over(self, message: Message) -> Sent:
+        sent = self.send(message)
+        return sent if isinstance(sent, CoroutineType) or asyncio.isfuture(sent) else None
 
 
 def _is_cancelled_itself() -> bool:

@@ -82,23 +82,14 @@ class DataPlane:
         return match
 
     async def _relay(self, exchange: Exchange, response: CallResponse) -> None:
-        """A stream has a pump, which goes on and settles when the client leaves, and this as its writer.
-
-        A JSON answer has nothing to write before it is settled: its pump runs here.
-        """
-        call = response.call
-        exchange.watch(call.leave)
+        """The server's own task is the pump: it does not cancel it, however the client ends."""
+        exchange.watch(response.call.leave)
         try:
-            if call.is_stream:
-                self._service.spawn(call.run(), "call")
-            else:
-                await call.run()
-            await call.outbox.write_to(exchange)
+            await response.call.run()
         except ClientLeft:
             logger.debug("client left during its answer", extra={"event": "client.left"})
         finally:
             exchange.unwatch()
-            call.leave()  # without a writer, whatever ended it, the pump would wait for room for ever
 
 
 async def _answer(exchange: Exchange, response: PlainResponse) -> None:

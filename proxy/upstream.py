@@ -11,9 +11,8 @@ error says whether the request can have left this process.
 
 from __future__ import annotations
 
-import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -21,6 +20,7 @@ import aiohttp
 import httpx
 
 _IDLE_SECONDS = 15.0  # an idle connection that upstream is about to close would lose the next request
+_FAULTS = (aiohttp.ClientError, OSError)  # a TimeoutError is an OSError
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -61,7 +61,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises `NotSent` or `Broken`."""
-        with _translated():
+        try:
             response = await self._open_session().request(
                 request.method,
                 str(request.url),
@@ -69,6 +69,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 data=request.content,
                 allow_redirects=False,
             )
+        except _FAULTS as exc:
+            raise _unanswered(exc) from exc
         return httpx.Response(
             status_code=response.status, headers=response.raw_headers, stream=_Body(response), request=request
         )
@@ -96,18 +98,32 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """The answer's bytes as they come, in pieces of at most 64 KiB."""
+    """The answer's bytes as they come.
+
+    No generator: one that is not read to its end is closed by a task of the loop's.
+    """
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _translated():
-            async for chunk in self._response.content.iter_any():
-                yield chunk
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await self._response.content.readany()
+        except _FAULTS as exc:
+            raise _unanswered(exc) from exc
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    @property
+    def has_ended(self) -> bool:
+        return self._response.content.at_eof()
 
     async def aclose(self) -> None:
-        if self._response.content.at_eof():
+        if self.has_ended:
             self._response.release()
         else:
             self._response.close()
@@ -151,19 +167,20 @@ def read_headers(response: httpx.Response, *names: bytes) -> list[str]:
     return [values.get(name, b"").decode("latin-1") for name in names]
 
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def has_ended(response: httpx.Response) -> bool:
+    """Whether all of it was read, so that closing it leaves its connection to others; False where that is unknown."""
+    return isinstance(response.stream, _Body) and response.stream.has_ended
+
+
+def _unanswered(exc: Exception) -> Unanswered:
     """aiohttp's errors in our terms. Whatever is not surely before the request counts as sent."""
-    try:
-        yield
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
-        raise NotSent(f"no connection to upstream: {exc}") from exc
-    except aiohttp.InvalidURL as exc:
-        raise NotSent(f"upstream's address can't be used: {exc}") from exc
-    except TimeoutError as exc:
-        raise Broken("upstream was silent for too long", timed_out=True) from exc
-    except (aiohttp.ClientError, OSError) as exc:
-        raise Broken(f"upstream's answer was cut: {exc or type(exc).__name__}") from exc
+    if isinstance(exc, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+        return NotSent(f"no connection to upstream: {exc}")
+    if isinstance(exc, aiohttp.InvalidURL):
+        return NotSent(f"upstream's address can't be used: {exc}")
+    if isinstance(exc, TimeoutError):
+        return Broken("upstream was silent for too long", timed_out=True)
+    return Broken(f"upstream's answer was cut: {exc or type(exc).__name__}")
 
 
 def _ssl_context(base_url: str) -> ssl.SSLContext | bool:

@@ -20,7 +20,7 @@ from proxy.service import Service
 from proxy.sse import EventTooLarge
 from proxy.stream_relay import StreamRelay
 from proxy.tally import Ending, Tally
-from proxy.upstream import NotSent, Unanswered, read_headers
+from proxy.upstream import NotSent, Unanswered, has_ended, read_headers
 
 
 class UpstreamTry:
@@ -49,7 +49,7 @@ class UpstreamTry:
                 return await self._read_answer(response)
             chunks = aiter(cast(httpx.AsyncByteStream, response.stream))
             outcome = await self._relay_stream(chunks)
-            if isinstance(outcome, Ending) and outcome.failure is None:
+            if isinstance(outcome, Ending) and outcome.failure is None and not has_ended(response):
                 keeps_open = True
                 self._service.close_after_tail(response, chunks)
             return outcome

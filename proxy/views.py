@@ -34,7 +34,7 @@ _UNSENDABLE = bytes(byte for byte in range(256) if byte != 9 and not 32 <= byte 
 
 @dataclass(frozen=True, slots=True)
 class CallResponse:
-    """The answer of a call under way; `proxy.handler` writes it."""
+    """The answer of a call; `proxy.handler` has it run."""
 
     call: Call
 
@@ -110,7 +110,7 @@ class CallView(DataPlaneView):
             created_at=service.now(),
             started=time.monotonic(),
         )
-        return CallResponse(Call(asked, body.document, service))
+        return CallResponse(Call(asked, body.document, exchange, service))
 
 
 class MessagesView(CallView):

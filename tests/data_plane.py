@@ -35,6 +35,7 @@ from proxy.exchange import BodyBudget
 from proxy.retry import RetryPolicy
 from proxy.service import Service
 from proxy.upstream import Upstream
+from tests.asgi import Taken
 from tests.sandbox import SandboxFixture
 
 T = TypeVar("T")
@@ -262,10 +263,11 @@ class DataPlane:
         }
 
     async def _open(self, call: OpenCall, scope: dict[str, Any]) -> None:
-        async def send(message: Any) -> None:
+        def send(message: Any) -> Taken:
             with call.arrived:
                 call.received.append(dict(message))
                 call.arrived.notify_all()
+            return Taken()
 
         call.task = asyncio.get_running_loop().create_task(self.application(scope, call.sent.get, send))
         self._tasks.append(call.task)

@@ -51,8 +51,9 @@ def counted(loop: asyncio.AbstractEventLoop) -> Iterator[Counter[str]]:
     run_in_executor: Callable[..., Any] = loop.run_in_executor
 
     def make_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
-        if work.cr_code.co_filename.startswith(OURS):
-            counts[work.__qualname__] += 1
+        code = getattr(work, "cr_code", None)
+        if code is None or code.co_filename.startswith(OURS):  # without code: a generator that was left unread
+            counts[work.__qualname__ if code else type(work).__name__] += 1
         return asyncio.Task(work, loop=loop, **options)
 
     def run(*arguments: Any) -> Any:
@@ -68,16 +69,10 @@ def counted(loop: asyncio.AbstractEventLoop) -> Iterator[Counter[str]]:
         loop.run_in_executor = run_in_executor  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize(
-    ("is_stream", "tasks"),
-    [
-        pytest.param(False, [], id="a JSON answer"),
-        pytest.param(True, ["Call.run", "_read_tail"], id="a stream: its pump, and who reads upstream to its end"),
-    ],
-)
+@pytest.mark.parametrize("is_stream", [False, True], ids=["a JSON answer", "a stream"])
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
-def test_a_request_takes_no_thread_few_tasks_and_two_steps_of_the_lane(
-    plane: DataPlane, path: str, is_stream: bool, tasks: list[str]
+def test_a_request_takes_no_thread_no_task_and_two_steps_of_the_lane(
+    plane: DataPlane, path: str, is_stream: bool
 ) -> None:
     plane.add_key("alpha")
     plane.post(path=path)  # the first one opens the connection to upstream
@@ -85,7 +80,9 @@ def test_a_request_takes_no_thread_few_tasks_and_two_steps_of_the_lane(
     with counted(plane.loop) as counts:
         assert plane.post(path=path, stream=is_stream).status == 200
         plane.wait_until(lambda: RequestLog.objects.count() == 2)
-    assert counts == {BY_SERVER: 1} | dict.fromkeys(tasks, 1)
+    tails = counts.pop("_read_tail", 0)
+    assert tails <= is_stream  # only if upstream has ended its answer later than with the last event
+    assert counts == {BY_SERVER: 1}
     assert lane.steps == {"Admit": 1, "Settlement": 1}
 
 

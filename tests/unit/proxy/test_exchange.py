@@ -14,6 +14,7 @@ from proxy.dialects import MESSAGES
 from proxy.errors import Refusal
 from proxy.exchange import WATCH_AFTER_SECONDS, BodyBudget, BodyLimits, ClientLeft, Exchange
 from proxy.views import session_id, upstream_headers
+from tests.asgi import Taken
 
 T = TypeVar("T")
 LIMITS = BodyLimits(max_bytes=100, silence_seconds=0.05, grace_seconds=0.05, min_bytes_per_second=1000)
@@ -42,6 +43,10 @@ class Server:
         if self.stalls:
             await asyncio.Event().wait()
         self.sent.append(dict(message))
+
+    def take(self, message: Any) -> Taken:
+        self.sent.append(dict(message))
+        return Taken()
 
 
 def part(body: bytes, *, more: bool = True) -> dict[str, Any]:
@@ -213,9 +218,9 @@ def test_a_stream_is_begun_written_and_ended() -> None:
     exchange = exchange_with(server)
 
     async def stream() -> None:
-        await exchange.begin(200, [])
-        await exchange.write(b"a")
-        await exchange.end()
+        await exchange.wait_for(exchange.begin(200, []))
+        await exchange.wait_for(exchange.write(b"a"))
+        await exchange.wait_for(exchange.write(b"", is_last=True))
 
     run(stream())
     assert [(m["type"], m.get("body"), m.get("more_body")) for m in server.sent] == [
@@ -225,15 +230,30 @@ def test_a_stream_is_begun_written_and_ended() -> None:
     ]
 
 
+def test_what_a_server_takes_at_once_is_not_waited_for() -> None:
+    server = Server()
+    exchange = exchange_with(server)
+    exchange.send = server.take
+    assert exchange.begin(200, []) is None
+    assert exchange.write(b"a", is_last=True) is None
+    run(exchange.wait_for(None))
+    assert [m["type"] for m in server.sent] == ["http.response.start", "http.response.body"]
+
+
+async def write_to(server: Server) -> None:
+    exchange = exchange_with(server)
+    await exchange.wait_for(exchange.write(b"x"))
+
+
 def test_a_client_that_reads_nothing_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange_module, "_SEND_SECONDS", 0.05)
     with pytest.raises(ClientLeft):
-        run(exchange_with(Server(stalls=True)).write(b"x"))
+        run(write_to(Server(stalls=True)))
 
 
 def test_a_server_that_says_so_is_believed() -> None:
     with pytest.raises(ClientLeft):
-        run(exchange_with(Server(error=ConnectionResetError("gone"))).write(b"x"))
+        run(write_to(Server(error=ConnectionResetError("gone"))))
 
 
 # -- Headers ---------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from proxy.outbox import Head, Outbox
 from proxy.tally import Asked, Ending, Tally
 from proxy.upstream import Broken, Upstream, UpstreamConfig
 from proxy.upstream_try import UpstreamTry
+from tests.asgi import Client
 
 ASKED, SENT = "mine", "anthropic/claude-4.5-sonnet-20250929"
 NOW = dt.datetime(2026, 11, 22, tzinfo=dt.UTC)
@@ -141,10 +142,12 @@ def relay(dialect: Dialect, chunks: list[bytes], *, breaks: bool = False) -> Got
 
 async def _relay(dialect: Dialect, chunks: list[bytes], *, breaks: bool) -> Got:
     tally = _tally(dialect)
-    outbox = Outbox(Head(200, []), ping_seconds=9.0, first_event_seconds=9.0, ping=dialect.ping)
+    client = Client()
+    outbox = Outbox(client.exchange, Head(200, []), ping_seconds=9.0, first_event_seconds=9.0, ping=dialect.ping)
     service: Any = _Service(_Transport(_Bytes(chunks, breaks=breaks)))
     outcome = await UpstreamTry(tally, outbox, service).run()
-    passed = b"".join(item for item in outbox._items if isinstance(item, bytes))
+    await asyncio.sleep(0)  # what was put goes out
+    passed = b"".join(client.writes)
     if isinstance(outcome, Ending) and outcome.failure is None:
         return Got(passed + outcome.last_bytes, False, tally)
     failure = outcome.failure if isinstance(outcome, Ending) else outcome
