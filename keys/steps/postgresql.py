@@ -8,15 +8,16 @@ last. What every request asks is prepared.
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from keys.steps.prepared import Call, Prepared, missing, note
+from keys.steps.prepared import Call, Prepared, known_to
+from keys.steps.round_trip import ask
 from keys.steps.statements import (
     ATTEMPT_COLUMNS,
     CLIENT_COLUMNS,
@@ -61,7 +62,11 @@ _CLIENTS = Prepared(
     ("text",),
     f"SELECT {CLIENT_COLUMNS} FROM keys_client WHERE digest = ANY(string_to_array($1, ','))",  # noqa: S608 - constants
 )
-_ALIASES = Prepared("opensvm_aliases", ("text[]",), "SELECT name, target FROM keys_modelalias WHERE name = ANY($1)")
+_ALIASES = Prepared(
+    "opensvm_aliases",
+    ("jsonb",),
+    "SELECT name, target FROM keys_modelalias WHERE name = ANY(ARRAY(SELECT jsonb_array_elements_text($1)))",
+)
 
 _COLUMNS, _CONDITIONS, _ORDER = candidate_texts("$", fence=" OFFSET 0")
 _CHOSEN = f"SELECT k.id FROM keys_openrouterkey k WHERE {_CONDITIONS} {_ORDER}"  # noqa: S608 - constants
@@ -123,10 +128,11 @@ class PostgresStatements(Statements):
     def __init__(
         self, connection: BaseDatabaseWrapper, raw: psycopg.Connection[Any], *, owns_transaction: bool, lazy_disk: bool
     ) -> None:
-        super().__init__(connection, psycopg.ClientCursor(raw))
+        super().__init__(connection, raw)
         self._raw = raw
         self._owns_transaction = owns_transaction
         self._lazy_disk = lazy_disk
+        self._known = known_to(raw)
         self._waiting: list[Call] = []
 
     def stamp(self, value: dt.datetime) -> str:
@@ -135,19 +141,19 @@ class PostgresStatements(Statements):
     # -- asking ------------------------------------------------------------------------------------------------------
     def _send(self, *calls: Call) -> list[list[Row]]:
         """What waits and then `calls`, in one round trip; the rows of each of `calls`."""
-        first = len(self._waiting)
-        calls, self._waiting = (*self._waiting, *calls), []
-        for prepared in missing(self._raw, calls):
-            self._execute(prepared.declaration)
-            note(self._raw, prepared)
-        self._execute("; ".join([call.text for call in calls]), [param for call in calls for param in call.params])
-        found = [self._fetched()]
-        while self._cursor.nextset():
-            found.append(self._fetched())
+        if not self._owns_transaction:
+            self._begin()  # as psycopg's own cursors do where Django has said so
+        calls, self._waiting, first = (*self._waiting, *calls), [], len(self._waiting)
+        for call in calls:
+            if call.prepared not in self._known and call.prepared is not None:
+                self._execute(call.prepared.declaration)
+                self._known.add(call.prepared)
+        params = [param for call in calls for param in call.params]
+        found: list[list[Row]] = self._execute("; ".join([call.text for call in calls]), params)
         return found[first:]
 
-    def _fetched(self) -> list[Row]:
-        return self._cursor.fetchall() if self._cursor.description else []
+    def _ask(self, text: str, params: Sequence[Any], many: bool, context: dict[str, Any]) -> list[list[Row]]:
+        return ask(self._raw, text, params)
 
     def _answer(self, call: Call) -> list[Row]:
         return self._send(call)[0]
@@ -159,8 +165,8 @@ class PostgresStatements(Statements):
             self._send()
 
     def _begin(self) -> None:
-        if self._owns_transaction and not self._waiting and not self._has_begun:
-            self._waiting.append(_BEGIN)
+        if not self._has_begun and _BEGIN not in self._waiting:
+            self._waiting.insert(0, _BEGIN)
 
     @property
     def _has_begun(self) -> bool:
@@ -180,7 +186,7 @@ class PostgresStatements(Statements):
         self._begin()
         if self._lazy_disk:
             self._later(_LAZILY)
-        calls = [_LOCK.call(), _CLIENTS.call(",".join(digests)), _ALIASES.call(list(names))]
+        calls = [_LOCK.call(), _CLIENTS.call(",".join(digests)), _ALIASES.call(_json(names))]
         if candidates is not None:
             calls.append(_CANDIDATES.call(*self._candidate_params(candidates)))
         ((turn,),), clients, aliases, *read = self._send(*calls)
@@ -193,7 +199,7 @@ class PostgresStatements(Statements):
         return self._answer(_CLIENTS.call(",".join(digests)))
 
     def read_aliases(self, names: Sequence[str]) -> dict[str, str]:
-        return dict(self._answer(_ALIASES.call(list(names))))
+        return dict(self._answer(_ALIASES.call(_json(names))))
 
     def touch_clients(self, client_ids: Sequence[UUID], now: dt.datetime) -> None:
         self._later(Call(_TOUCH, [self.stamp(now), _joined(client_ids)]))
@@ -222,26 +228,30 @@ class PostgresStatements(Statements):
     def save_selections(self, selections: Selections, admitted: Sequence[Row], *, now: dt.datetime) -> None:
         keys = selections.keys
         chosen = [key.hex for key, _, _ in keys], [turn for _, turn, _ in keys], [times for _, _, times in keys]
-        self._later(_SAVE_SELECTIONS.call(selections.turn, json.dumps(admitted), self.stamp(now), *chosen))
+        self._later(_SAVE_SELECTIONS.call(selections.turn, _json(admitted), self.stamp(now), *chosen))
 
     # -- in flight and ledger ----------------------------------------------------------------------------------------
     def move_in_flight(self, moved: Sequence[tuple[UUID, UUID]]) -> None:
-        rows = json.dumps([(request.hex, key.hex) for request, key in moved])
+        rows = _json([(request.hex, key.hex) for request, key in moved])
         self._later(Call(_MOVE, [_joined([request for request, _ in moved]), rows]))
 
     def settle_rows(self, ids: Sequence[str], rows: Sequence[Row], *, is_last: bool = False) -> Settled:
         self._begin()
-        settle = _SETTLE.call(",".join(ids), json.dumps(rows))
+        settle = _SETTLE.call(",".join(ids), _json(rows))
         found = self._send(settle, _COMMIT) if is_last and self._owns_transaction else self._send(settle)
         in_flight, inserted = found[0][0]
         return Settled(_split(in_flight), _split(inserted))
 
     def insert_attempts(self, rows: Sequence[Row]) -> None:
-        self._later(Call(_ATTEMPTS, [json.dumps(rows)]))
+        self._later(Call(_ATTEMPTS, [_json(rows)]))
 
 
 def _in_turn(row: Row) -> Row:
     return row[5], row[6], row[8], row[0]
+
+
+def _json(rows: Sequence[Any]) -> bytes:
+    return msgspec.json.encode(rows)
 
 
 def _joined(ids: Sequence[UUID]) -> str:

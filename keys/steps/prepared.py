@@ -7,33 +7,25 @@ the protocol itself can't. What is prepared outlives a rollback, and ends with i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import psycopg
 
 
-@dataclass(frozen=True, slots=True)
 class Prepared:
     """`types` of its parameters, which `query` calls $1, $2 …"""
 
-    name: str
-    types: tuple[str, ...]
-    query: str
-
-    @property
-    def declaration(self) -> str:
-        types = f" ({', '.join(self.types)})" if self.types else ""
-        return f"PREPARE {self.name}{types} AS {self.query}"
+    def __init__(self, name: str, types: tuple[str, ...], query: str) -> None:
+        takes, marks = (f" ({', '.join(each)})" if types else "" for each in (types, ["%s"] * len(types)))
+        self.declaration = f"PREPARE {name}{takes} AS {query}"
+        self._execution = f"EXECUTE {name}{marks}"
 
     def call(self, *params: Any) -> Call:
-        marks = f" ({', '.join(['%s'] * len(params))})" if params else ""
-        return Call(f"EXECUTE {self.name}{marks}", params, self)
+        return Call(self._execution, params, self)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One statement with its parameters, and what has to be prepared for it."""
 
     text: str
@@ -41,15 +33,9 @@ class Call:
     prepared: Prepared | None = None
 
 
-_KNOWN: WeakKeyDictionary[psycopg.Connection[Any], set[str]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[psycopg.Connection[Any], set[Prepared | None]] = WeakKeyDictionary()
 
 
-def missing(raw: psycopg.Connection[Any], calls: Sequence[Call]) -> list[Prepared]:
-    """What the server does not keep yet for this connection."""
-    known = _KNOWN.get(raw, ())
-    asked = dict.fromkeys(call.prepared for call in calls if call.prepared is not None)
-    return [prepared for prepared in asked if prepared.name not in known]
-
-
-def note(raw: psycopg.Connection[Any], prepared: Prepared) -> None:
-    _KNOWN.setdefault(raw, set()).add(prepared.name)
+def known_to(raw: psycopg.Connection[Any]) -> set[Prepared | None]:
+    """What the server keeps for this connection; who prepares more adds it. None is known to all."""
+    return _KNOWN.setdefault(raw, {None})

@@ -140,14 +140,14 @@ class Statements(abc.ABC):
         return stamp if timezone.is_aware(stamp) else stamp.replace(tzinfo=dt.UTC)
 
     # -- asking ------------------------------------------------------------------------------------------------------
-    def _execute(self, text: str, params: Sequence[Any] = ()) -> None:
+    def _execute(self, text: str, params: Sequence[Any] = ()) -> Any:
         """Through the connection's `execute_wrapper`s, as Django's own cursors."""
         execute: Any = self._ask
         for wrapper in reversed(self._connection.execute_wrappers):
             execute = functools.partial(wrapper, execute)
-        execute(text, params, False, {"connection": self._connection, "cursor": self._cursor})
+        return execute(text, params, False, {"connection": self._connection, "cursor": self._cursor})
 
-    def _ask(self, text: str, params: Sequence[Any], many: bool, context: dict[str, Any]) -> None:
+    def _ask(self, text: str, params: Sequence[Any], many: bool, context: dict[str, Any]) -> Any:
         self._cursor.execute(text, params)
 
     def _rows(self, text: str, params: Sequence[Any] = ()) -> list[Row]:

@@ -44,6 +44,18 @@ ON_SQLITE = {
         "DELETE FROM keys_inflight",
         "COMMIT",
     ],
+    "both": [
+        "BEGIN IMMEDIATE",
+        "SELECT 0, turn,",
+        "SELECT k.id,",
+        "UPDATE keys_pool",
+        "UPDATE keys_openrouterkey",
+        "INSERT INTO keys_inflight",
+        "SELECT (SELECT group_concat(id) FROM keys_inflight",
+        "INSERT INTO keys_requestlog",
+        "DELETE FROM keys_inflight",
+        "COMMIT",
+    ],
 }
 ON_POSTGRESQL = {  # each is a round trip
     "admit": [
@@ -51,6 +63,10 @@ ON_POSTGRESQL = {  # each is a round trip
         "EXECUTE opensvm_save_selections ",
     ],
     "settle": ["BEGIN; EXECUTE opensvm_settle "],
+    "both": [
+        "BEGIN; EXECUTE opensvm_lock; EXECUTE opensvm_clients ",
+        "EXECUTE opensvm_save_selections ",
+    ],
 }
 
 
@@ -117,6 +133,21 @@ def test_a_batch_asks_as_often_as_committed(writer: BatchWriter, expected: dict[
     assert starts_of(settling, expected["settle"]) == expected["settle"]
     assert RequestLog.objects.count() == size + 1
     assert not InFlight.objects.exists()
+
+
+def test_a_batch_that_admits_and_settles_asks_as_often_as_committed(
+    writer: BatchWriter, expected: dict[str, list[str]]
+) -> None:
+    add_keys("alpha", "beta", "gamma")
+    digest, _ = add_client()
+    first, second = admit(digest), admit(digest)
+    _, (found, other) = asked(writer, [first, second])
+    asked(writer, [settlement(second, other)])  # on PostgreSQL, all is prepared now
+
+    asking, _ = asked(writer, [settlement(first, found), admit(digest)])
+
+    assert starts_of(asking, expected["both"]) == expected["both"]
+    assert (InFlight.objects.count(), RequestLog.objects.count()) == (1, 2)
 
 
 def starts_of(texts: Sequence[str], expected: Sequence[str]) -> list[str]:

@@ -132,6 +132,17 @@ def test_an_alias_counts_from_the_next_request_on(digest: str) -> None:
     assert admit_one(digest, model="house")[1].model_sent == "anthropic/claude-opus-4.8"
 
 
+def test_an_alias_for_a_variant_is_held_to_the_cooldowns_of_that_variant(digest: str) -> None:
+    alpha, _ = add_keys("alpha", "beta")
+    now = timezone.now()
+    Cooldown.objects.create(
+        key=alpha, cause=Cause.KEY_RATE_LIMITED, pattern=":free", started_at=now, until=now + 60 * SECOND
+    )
+    ModelAlias.objects.create(name="house", target="a/b:free")
+    found = run(*(admit(digest, model=model) for model in ("house", "house", "a/b")), now=now)
+    assert [each.selection.name for each in found] == ["beta", "beta", "alpha"]
+
+
 def test_a_disabled_key_is_not_selected_by_the_next_admission(digest: str) -> None:
     alpha, _ = add_keys("alpha", "beta")
     disable_key(alpha.pk, actor=ALICE)
