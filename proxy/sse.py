@@ -29,11 +29,12 @@ class RawEvent(NamedTuple):
 
     raw: bytes
     kind: bytes
+    known_data: bytes | None = None
 
     @property
     def data(self) -> bytes:
         """The values of the `data:` lines, joined by LF."""
-        return b"\n".join(_values(self.raw, b"data"))
+        return b"\n".join(_values(self.raw, b"data")) if self.known_data is None else self.known_data
 
     @property
     def is_comment(self) -> bool:
@@ -54,32 +55,33 @@ class RawEvent(NamedTuple):
         return (b"data: :" in self.raw or b"data::" in self.raw) and self.data.startswith(b":")
 
 
-class Run(NamedTuple):
-    """Events that follow each other and need not be told apart: how they look, and their kind."""
+class Usual(NamedTuple):
+    """How usual events look: one of any kind, with its kind and its data as groups, or a run of those of `run_kind`."""
 
     pattern: re.Pattern[bytes]
-    kind: bytes
+    run_kind: bytes
 
 
-def run_of(kind: bytes) -> Run:
-    """Events of `kind` with one line of data and nothing else, in streams whose lines end with LF.
+def usual_events(run_kind: bytes) -> Usual:
+    """Events with a kind and one line of data, in streams whose lines end with LF. A run need not be told apart.
 
     The group's own repeat is no possessive one: before Python 3.11.5 that takes the beginning of an event with it
     (https://github.com/python/cpython/issues/106052).
     """
-    return Run(re.compile(rb"(?:event: %b\ndata: [^\n]*+\n\n)+" % re.escape(kind)), kind)
+    run = rb"(?:event: %b\ndata: [^\n]*+\n\n)+" % re.escape(run_kind)
+    return Usual(re.compile(run + rb"|event: ([^\n]*+)\ndata: ([^\n]*+)\n\n"), run_kind)
 
 
 class EventReader:
     """Bytes in, whole events out; what was cut where makes no difference. Time is linear in the bytes fed.
 
-    What matches `run` comes as one `RawEvent`, however many events it is.
+    What is `usual` is found quickly, and a run of events comes as one `RawEvent`.
     """
 
-    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES, run: Run | None = None) -> None:
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES, usual: Usual | None = None) -> None:
         self._max_event_bytes = max_event_bytes
-        self._run = run
-        self._buffer = bytearray()
+        self._usual = usual
+        self._buffer: bytes | bytearray = b""  # a chunk that meets no rest of an earlier one is not copied
         self._searched = 0  # up to here the buffer holds no end of an event
         self._has_cr = False
         self._at_start = True
@@ -88,7 +90,10 @@ class EventReader:
         """The events that `chunk` completes. Raises `EventTooLarge`, also for one that is not complete yet."""
         if not self._has_cr and b"\r" in chunk:
             self._has_cr = True
-        self._buffer += chunk
+        if self._buffer:
+            self._buffer += chunk
+        else:
+            self._buffer = chunk
         return self._cut(is_final=False)
 
     def finish(self) -> list[RawEvent]:
@@ -101,29 +106,41 @@ class EventReader:
 
     def _cut(self, *, is_final: bool) -> list[RawEvent]:
         events: list[RawEvent] = []
-        start = 0
-        while (event := self._next(start, is_final=is_final)) is not None:
+        start, size = 0, len(self._buffer)
+        while start < size and (event := self._next(start, is_final=is_final)) is not None:
             events.append(event)
             start += len(event.raw)
             self._at_start = False
-        if start:
-            del self._buffer[:start]
+        if start == size:
+            self._buffer = b""
+        elif start or isinstance(self._buffer, bytes):
+            self._buffer = bytearray(self._buffer[start:])
         # A blank line may have begun in the last two bytes: the end of a line, and a CR whose LF is still to come.
-        self._searched = max(0, len(self._buffer) - 2)
-        self._check_size(len(self._buffer))
+        self._searched = max(0, size - start - 2)
+        self._check_size(size - start)
         return events
 
     def _next(self, start: int, *, is_final: bool) -> RawEvent | None:
+        event = self._match_usual(start)
+        if event is not None:
+            return event
         end = self._find_end(start, is_final=is_final)
-        if end <= 0:
-            return None  # what is not whole is not looked through for a run again and again
-        if self._run is not None and not self._has_cr:
-            found = self._run.pattern.match(self._buffer, start)
-            if found is not None and found.end() - start <= self._max_event_bytes:
-                return RawEvent(bytes(found.group()), self._run.kind)
+        if not end:
+            return None
         raw = bytes(self._buffer[start:end])
         self._check_size(len(raw))
-        return RawEvent(raw, self._kind_of(raw))
+        return RawEvent(raw, _kind_of(raw))
+
+    def _match_usual(self, start: int) -> RawEvent | None:
+        if self._usual is None or self._has_cr:
+            return None
+        if self._searched > start and self._buffer.find(b"\n\n", self._searched) < 0:
+            return None  # what is not whole is not looked through again and again
+        found = self._usual.pattern.match(self._buffer, start)
+        if found is None or found.end() - start > self._max_event_bytes:
+            return None
+        raw, kind, data = found.group(0, 1, 2)
+        return RawEvent(raw, self._usual.run_kind if kind is None else kind, data)
 
     def _find_end(self, start: int, *, is_final: bool) -> int:
         """Where the event that begins at `start` ends; 0 if that has not come yet."""
@@ -149,15 +166,13 @@ class EventReader:
         is_undecided = end == len(self._buffer) and self._buffer[end - 1] == _CR and not is_final
         return 0 if is_undecided else end
 
-    def _kind_of(self, raw: bytes) -> bytes:
-        """The usual event begins with its only `event:` line; everything else is read line by line."""
-        if raw.startswith(b"event: ") and not self._has_cr and raw.find(b"\nevent", 7) < 0:
-            return raw[7 : raw.index(b"\n", 7)]
-        return [b"", *_values(raw, b"event")][-1]  # the last one counts
-
     def _check_size(self, size: int) -> None:
         if size > self._max_event_bytes:
             raise EventTooLarge(f"an event of more than {self._max_event_bytes:,} bytes")
+
+
+def _kind_of(raw: bytes) -> bytes:
+    return [b"", *_values(raw, b"event")][-1] if b"event" in raw else b""  # the last one counts
 
 
 def _values(raw: bytes, field: bytes) -> Iterator[bytes]:

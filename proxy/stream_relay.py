@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any, Protocol
 
 from proxy.answers import Usage, UsageReader, parse_payload, replace_model_in_event
-from proxy.sse import EventReader, RawEvent, run_of
+from proxy.sse import EventReader, RawEvent, usual_events
 
 _DELTA = b"content_block_delta"
-_DELTAS = run_of(_DELTA)  # nearly all events, and nothing is read of them: a chunk of them goes out as it came
+_USUAL = usual_events(_DELTA)  # nearly all events, and nothing is read of them: a chunk of them goes out as it came
 _READ_KINDS = frozenset({b"message_start", b"message_delta"})
 
 
@@ -76,7 +76,7 @@ class MessagesRelay(StreamRelay):
     """Clients take an answer as whole from the `message_delta` that carries `stop_reason`: held from there on."""
 
     usage: UsageReader = field(default_factory=UsageReader)
-    _reader: EventReader = field(default_factory=partial(EventReader, run=_DELTAS))
+    _reader: EventReader = field(default_factory=partial(EventReader, usual=_USUAL))
 
     def _read(self, event: RawEvent) -> bytes:
         kind = event.kind

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.sse import EventReader, EventTooLarge, RawEvent, run_of
+from proxy.sse import EventReader, EventTooLarge, RawEvent, usual_events
 
 TRANSCRIPT = (
     b": OPENROUTER PROCESSING\n\n"
@@ -238,6 +238,11 @@ RUN_PIECES = (
     START + b"\n\n",
     START + b'{"text":"\\n\\nevent: content_block_delta\\ndata: "}\n\n',
     b"event: ping\ndata: {}\n\n",
+    b"event: \ndata: {}\n\n",
+    b"event:ping\ndata:  two spaces\n\n",
+    b"event: ping\ndata: 1\ndata: 2\n\n",
+    b"event: first\nevent: last\ndata: {}\n\n",
+    b"\xef\xbb\xbf",
     START + b"{}\nid: 1\n\n",
     START + b"{}\ndata: more\n\n",
     b"data: {}\n\n",
@@ -250,14 +255,16 @@ RUN_PIECES = (
 
 @given(st.lists(st.sampled_from(RUN_PIECES), max_size=8).map(b"".join), st.lists(st.integers(1, 60), min_size=1))
 def test_a_run_is_what_the_events_one_by_one_would_be(stream, sizes):
-    quick, plain = EventReader(run=run_of(KIND)), EventReader()
+    quick, plain = EventReader(usual=usual_events(KIND)), EventReader()
     at = number = 0
     while at < len(stream):
         chunk = stream[at : at + sizes[number % len(sizes)]]
         at, number = at + len(chunk), number + 1
         runs, events = quick.feed(chunk), plain.feed(chunk)
         assert b"".join(run.raw for run in runs) == b"".join(event.raw for event in events)
-        assert [run.kind for run in runs if run.kind != KIND] == [event.kind for event in events if event.kind != KIND]
+        assert [(run.kind, run.data) for run in runs if run.kind != KIND] == [
+            (event.kind, event.data) for event in events if event.kind != KIND
+        ]
         assert quick.leftover() == plain.leftover()
 
 
@@ -275,17 +282,17 @@ def test_a_run_is_what_the_events_one_by_one_would_be(stream, sizes):
     ],
 )
 def test_events_of_the_one_kind_come_together(stream, kinds):
-    assert [event.kind for event in EventReader(run=run_of(KIND)).feed(stream)] == kinds
+    assert [event.kind for event in EventReader(usual=usual_events(KIND)).feed(stream)] == kinds
 
 
 def test_a_run_may_be_larger_than_an_event_and_comes_in_parts_then():
-    reader = EventReader(max_event_bytes=len(DELTA), run=run_of(KIND))
+    reader = EventReader(max_event_bytes=len(DELTA), usual=usual_events(KIND))
     assert [event.raw for event in reader.feed(DELTA)] == [DELTA]
-    assert [event.raw for event in EventReader(len(DELTA) + 9, run_of(KIND)).feed(DELTA * 2)] == [DELTA, DELTA]
+    assert [event.raw for event in EventReader(len(DELTA) + 9, usual_events(KIND)).feed(DELTA * 2)] == [DELTA, DELTA]
 
 
 def test_a_large_event_of_the_one_kind_takes_linear_time_too():
-    reader = EventReader(run=run_of(KIND))
+    reader = EventReader(usual=usual_events(KIND))
 
     started = time.perf_counter()
     for byte in DELTA + START + b"x" * 400_000:
