@@ -9,16 +9,22 @@ import logging
 import re
 import time
 
+import msgspec
+
 MAX_LINE_BYTES = 16 * 1024
 MAX_TRACEBACK_CHARACTERS = 6000
 MAX_MESSAGE_CHARACTERS = 2000
 CUT_FIELD_CHARACTERS = 200
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_FIXED = frozenset({"ts", "level", "event", "msg", "environment", "pid"})
+_NO_EXTRAS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"} | _FIXED
 _OPENROUTER_KEY = re.compile(r"sk-or-v1-([A-Za-z0-9_-]+)")
 _CLIENT_KEY = re.compile(r"(sk-ant-api03-[A-Za-z0-9_-]{4})[A-Za-z0-9_-]+")
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")  # what json.dumps leaves as it is
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str)
+_QUICK = msgspec.json.Encoder(enc_hook=str)
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, default=str, separators=(",", ":")
+)  # for what that refuses
 _formatter = logging.Formatter()
 
 
@@ -47,16 +53,16 @@ def _tail(match: re.Match[str]) -> str:
 
 
 def _fields(record: logging.LogRecord, environment: str) -> dict[str, object]:
-    extras = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    values = vars(record)
     fields: dict[str, object] = {
         "ts": _stamp(record.created),
         "level": record.levelname.lower(),
-        "event": str(extras.pop("event", record.name)),
+        "event": str(values.get("event", record.name)),
         "msg": _cut(_message(record), MAX_MESSAGE_CHARACTERS),
         "environment": environment,
         "pid": record.process,
     }
-    fields.update({name: value for name, value in extras.items() if name not in fields})
+    fields.update({name: value for name, value in values.items() if name not in _NO_EXTRAS})
     traceback = _traceback(record)
     return fields | {"traceback": traceback} if traceback else fields
 
@@ -103,7 +109,15 @@ def _cut(value: object, characters: int) -> object:
 
 
 def _encode(fields: dict[str, object]) -> bytes:
-    text = redact(f"{_object(fields)}\n")
+    try:
+        line: bytes = _QUICK.encode(fields)
+    except Exception:
+        text = _object(fields)
+    else:
+        if line.isascii() and b"sk-" not in line and b"\x7f" not in line:
+            return line + b"\n"
+        text = line.decode()
+    text = redact(f"{text}\n")
     if text.isascii() and "\x7f" not in text:
         return text.encode()
     text = _UNPRINTABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
@@ -115,8 +129,8 @@ def _object(fields: dict[str, object]) -> str:
     try:
         return _ENCODER.encode(fields)
     except Exception:
-        members = (f"{json.dumps(str(name), ensure_ascii=False)}: {_to_json(value)}" for name, value in fields.items())
-        return f"{{{', '.join(members)}}}"
+        members = (f"{json.dumps(str(name), ensure_ascii=False)}:{_to_json(value)}" for name, value in fields.items())
+        return f"{{{','.join(members)}}}"
 
 
 def _to_json(value: object) -> str:

@@ -6,6 +6,7 @@ Nothing here fails on what upstream sends but `read_answer`, for what is no JSON
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -281,6 +282,7 @@ def replace_model_in_event(raw: bytes, known: str, name: str) -> bytes:
     return b"event: message_start\ndata: " + replace_model(data, _MODEL_OF_EVENT, name) + b"\n\n"
 
 
+@functools.lru_cache(maxsize=256)
 def _quoted(name: str) -> str:
     return _ENCODER.encode(name)
 

@@ -6,14 +6,13 @@ variables set). Shape and checksum are checked here; whether the key is known is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from keys.client_keys import START, is_well_formed, prefix_of
 
 _UPSTREAM_START: Final = "sk-or-"
-_NAMES: Final = frozenset({b"x-api-key", b"authorization"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +35,12 @@ class MalformedCredential(Exception):
 
 
 def read_credential(headers: Iterable[tuple[bytes, bytes]]) -> Credential:
-    """The client key of a request. Raises `MalformedCredential`.
+    """The client key of a request, whose header names are in lower case. Raises `MalformedCredential`.
 
     Of several, the first well-formed one counts, `x-api-key` before `Authorization`: a client that has both
     variables set often has a foreign key in one of them.
     """
-    candidates = list(_candidates(headers))
+    candidates = _candidates(headers)
     if not candidates:
         raise MalformedCredential("missing")
     for text in candidates:
@@ -50,19 +49,15 @@ def read_credential(headers: Iterable[tuple[bytes, bytes]]) -> Credential:
     raise MalformedCredential("malformed", _safe_prefix(candidates))
 
 
-def _candidates(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:
+def _candidates(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
     """What the credential headers carry, `x-api-key` first; empty values count as not sent."""
-    bearers: list[str] = []
-    for raw_name, raw_value in headers:
-        name = raw_name.lower()
-        if name not in _NAMES:
-            continue
-        value = raw_value.decode("latin-1").strip(" \t")
-        if name == b"x-api-key" and value:
-            yield value
-        elif name == b"authorization" and (token := _bearer_token(value)):
-            bearers.append(token)
-    yield from bearers
+    keys, bearers = list[str](), list[str]()
+    for name, raw_value in headers:
+        if name == b"x-api-key":
+            keys.append(raw_value.decode("latin-1").strip(" \t"))
+        elif name == b"authorization":
+            bearers.append(_bearer_token(raw_value.decode("latin-1").strip(" \t")))
+    return [text for text in (*keys, *bearers) if text]
 
 
 def _bearer_token(value: str) -> str:
