@@ -227,7 +227,8 @@ def text_of(value: object) -> str:
 def _number(value: object) -> float | None:
     """A finite number of 0 or more, also one written as a text."""
     if isinstance(value, str):
-        if not re.fullmatch(r"\s*[0-9]+(?:\.[0-9]*)?\s*", value):
+        value = value.strip()
+        if not re.fullmatch(r"[0-9]+(?:\.[0-9]*)?", value):
             return None
     elif isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         return None
