@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import datetime as dt
 import fcntl
 import itertools
@@ -289,8 +288,8 @@ def to_document(settlement: Settlement) -> dict[str, Any]:
         "client_id": settlement.client_id.hex,
         "key_id": settlement.key_id.hex if settlement.key_id else None,
         "created_at": settlement.created_at.isoformat(),
-        "tokens": dataclasses.astuple(settlement.tokens),
-        "caller": dataclasses.astuple(settlement.caller),
+        "tokens": settlement.tokens,
+        "caller": settlement.caller,
         "failures": [_failed_to_document(failed) for failed in settlement.failures],
     }
 

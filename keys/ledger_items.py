@@ -2,20 +2,20 @@
 
 `Admit` answers `Admitted`, `Denied` or `NoKey`; `Identify` answers `Known` or `Denied`; `Switch` answers `Selection` or
 `NoKey`; `Settlement` and `PassTrial` answer None. They cross from the asyncio side to the lane's thread, so they hold
-no model instances.
+no model instances. What each request makes is a named tuple, which takes half the time of a frozen dataclass.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from keys.causes import Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who sent a request, for its ledger row. Any bytes may be in these texts; the lane cleans and cuts them."""
 
     client_ip: str = ""
@@ -23,19 +23,17 @@ class Caller:
     session_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Admit:
+class Admit(NamedTuple):
     id: UUID
     request_id: str
     client_digest: str
     model_asked: str
     stream: bool
     created_at: dt.datetime
-    caller: Caller = field(default_factory=Caller)
+    caller: Caller = Caller()
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """The key that a try uses. `secret` is still sealed; `turn` is its place in the round robin."""
 
     key_id: UUID
@@ -47,8 +45,7 @@ class Selection:
     is_trial: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     client_id: UUID
     client_name: str
     model_sent: str
@@ -132,8 +129,7 @@ class PassTrial:
     id: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(NamedTuple):
     """As Anthropic counts: `input` is without cache reads and writes."""
 
     input: int = 0
@@ -142,8 +138,7 @@ class Tokens:
     cache_write: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """The outcome of a request: its ledger row, and what its last failures and its trial came to."""
 
     id: UUID

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -58,8 +58,7 @@ class UnreadableAnswer(Exception):
     """The body of an answer is not a JSON object."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens as Anthropic counts them, `input_tokens` without cache reads and writes. `cost_nano`: None if not told."""
 
     input_tokens: int = 0
@@ -69,8 +68,7 @@ class Usage:
     cost_nano: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """`error`: the whole document if it is an error in spite of its status 200, for `failures.classify_event`."""
 
     id: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.answers import Answer, Usage, cost_in_nano, load_answer, mapping_of, name_of, tokens_of
@@ -74,4 +74,4 @@ def _with_usage(usage: Usage, reported: object) -> Usage:
         "cache_write_tokens": written,
         "cost_nano": cost_in_nano(values.get("cost")),
     }
-    return replace(usage, **{name: value for name, value in changes.items() if value is not None})
+    return usage._replace(**{name: value for name, value in changes.items() if value is not None})

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -22,8 +21,7 @@ _SHOWN_PATH_CHARS: Final = 200
 _CHAT_LIMITS: Final = ("max_completion_tokens", "max_tokens")  # the newer name counts
 
 
-@dataclass(frozen=True, slots=True)
-class MessagesRequest:
+class MessagesRequest(NamedTuple):
     """What the service itself needs to know of a request; `document` is the whole of it."""
 
     model: str

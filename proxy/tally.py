@@ -6,6 +6,7 @@ import datetime as dt
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 from keys.causes import Cause, Failure
@@ -18,8 +19,7 @@ from proxy.errors import Refusal
 CLIENT_LEFT_STATUS = 499  # nginx's number for it
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A request that passed the credential and body checks. `headers` are the ones that go upstream with it."""
 
     id: UUID
@@ -36,8 +36,7 @@ class Asked:
     started: float  # time.monotonic()
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """How a call ended. `failure` is None for a finished answer; `last_bytes` is what finishes it."""
 
     failure: Failure | None = None

@@ -10,7 +10,7 @@ import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from rest_framework.views import APIView
 
@@ -32,8 +32,7 @@ _MAX_SESSION_CHARS = 256
 _UNSENDABLE = bytes(byte for byte in range(256) if byte != 9 and not 32 <= byte < 127)  # in a header, by our own client
 
 
-@dataclass(frozen=True, slots=True)
-class CallResponse:
+class CallResponse(NamedTuple):
     """The answer of a call; `proxy.handler` has it run."""
 
     call: Call

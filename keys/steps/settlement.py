@@ -7,7 +7,6 @@ and reported, because a row must never be lost.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import logging
 from collections.abc import Iterable, Sequence
@@ -218,9 +217,7 @@ def settle_emptied(item: Settlement, *, sql: Statements, now: dt.datetime) -> No
 
 def emptied(item: Settlement) -> Settlement:
     """A row that the database refuses, without its strangers' texts. Its money, key and client stay."""
-    return dataclasses.replace(
-        item, model_asked="", model_sent="", generation_id="", caller=Caller(), failures=(), tokens=Tokens()
-    )
+    return item._replace(model_asked="", model_sent="", generation_id="", caller=Caller(), failures=(), tokens=Tokens())
 
 
 def settlement_without_key(
@@ -248,8 +245,7 @@ def settlement_taken_back(item: Admit, admitted: Admitted, *, now: dt.datetime) 
         cause=Cause.INTERRUPTED,
         now=now,
     )
-    return dataclasses.replace(
-        row,
+    return row._replace(
         key_id=admitted.selection.key_id,
         model_sent=admitted.model_sent,
         holds_trial=admitted.selection.is_trial,

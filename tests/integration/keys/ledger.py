@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import uuid
 from collections.abc import Iterator
@@ -70,7 +69,7 @@ def settlement(item: Admit, admitted: Admitted, **fields: Any) -> Settlement:
         created_at=item.created_at,
         caller=item.caller,
     )
-    return dataclasses.replace(row, **fields)
+    return row._replace(**fields)
 
 
 def failed_try(selection: Selection, cause: Cause, n: int = 1, **fields: Any) -> FailedTry:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import uuid
 from typing import Any
@@ -75,7 +74,7 @@ def settlement_of(request: uuid.UUID, **changes: Any) -> Settlement:
         created_at=timezone.now(),
         caller=Caller("192.0.2.1", "curl", "session"),
     )
-    return dataclasses.replace(plain, **changes)
+    return plain._replace(**changes)
 
 
 def settle(*items: Settlement, now: dt.datetime | None = None) -> list[uuid.UUID]:

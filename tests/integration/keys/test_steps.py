@@ -358,11 +358,11 @@ def _with_text(row: Settlement, admitted: Admitted, field: str, text: str) -> Se
         failed = failed_try(admitted.selection, Cause.KEY_RATE_LIMITED, detail=text)
         if field == "message":
             failed = dataclasses.replace(failed, failure=dataclasses.replace(failed.failure, detail="", message=text))
-        return dataclasses.replace(row, failures=(failed,))
+        return row._replace(failures=(failed,))
     changes: dict[str, Any] = {field: text}
     if field in ("client_ip", "user_agent", "session_id"):
-        changes = {"caller": dataclasses.replace(row.caller, **changes)}
-    return dataclasses.replace(row, **changes)
+        changes = {"caller": row.caller._replace(**changes)}
+    return row._replace(**changes)
 
 
 # -- trials ----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import datetime as dt
 import fcntl
 import json
@@ -54,7 +53,7 @@ def settlement(**changes: Any) -> Settlement:
         created_at=AT,
         caller=Caller("192.0.2.1", "curl", "session"),
     )
-    return dataclasses.replace(plain, **changes)
+    return plain._replace(**changes)
 
 
 @pytest.fixture
