@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 
 from django.conf import settings
@@ -34,9 +35,14 @@ def build_service() -> Service:
         upstream=Upstream(upstream_config()),
         rules=call_rules(),
         vault=HeldVault(),
-        now=timezone.now,
+        now=utc_now,
         body_budget=BodyBudget(settings.MAX_BODIES_BYTES),
     )
+
+
+def utc_now() -> dt.datetime:
+    """As `timezone.now`, which looks a setting up each time."""
+    return dt.datetime.now(dt.UTC)
 
 
 def build_lane(worker: uuid.UUID, journal: Journal) -> Lane:

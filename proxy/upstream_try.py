@@ -38,7 +38,7 @@ class UpstreamTry:
             response = await self._send()
         except Unanswered as exc:
             return _transport_failure(exc)
-        keeps_open = False
+        keeps_open, stream = False, cast(httpx.AsyncByteStream, response.stream)
         try:
             generation_id, content_type = read_headers(response, b"x-generation-id", b"content-type")
             self._note_generation(generation_id)
@@ -47,7 +47,7 @@ class UpstreamTry:
             is_stream = content_type.lower().startswith("text/event-stream")
             if not (is_stream and self._asked.is_stream):
                 return await self._read_answer(response)
-            chunks = aiter(cast(httpx.AsyncByteStream, response.stream))
+            chunks = aiter(stream)
             outcome = await self._relay_stream(chunks)
             if isinstance(outcome, Ending) and outcome.failure is None and not has_ended(response):
                 keeps_open = True
@@ -57,7 +57,7 @@ class UpstreamTry:
             return _transport_failure(exc)
         finally:
             if not keeps_open:
-                await response.aclose()
+                await stream.aclose()  # what `response.aclose` does, without its wrappings
 
     async def _send(self) -> httpx.Response:
         selection = self._tally.selection
