@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import psycopg
@@ -44,19 +45,20 @@ def open_statements(*, lazy_disk: bool = False) -> Iterator[Statements]:
             yield SqliteStatements(connection, connection.connection.cursor())
 
 
-@contextlib.contextmanager
-def open_lean_statements(*, lazy_disk: bool) -> Iterator[Statements]:
+def open_lean_statements(*, lazy_disk: bool) -> AbstractContextManager[Statements]:
     """As `open_statements`, without Django's transaction: the ORM may only read in it."""
     connection: Any = connections[DEFAULT_DB_ALIAS]
     if connection.in_atomic_block:  # of a test
-        with open_statements(lazy_disk=lazy_disk) as sql:
-            yield sql
-    elif connection.vendor == "postgresql":
-        with _lean_postgresql(connection, lazy_disk=lazy_disk) as sql:
-            yield sql
-    else:
-        with connection.wrap_database_errors, connection.write_transaction():
-            yield SqliteStatements(connection, connection.connection.cursor())
+        return open_statements(lazy_disk=lazy_disk)
+    if connection.vendor == "postgresql":
+        return _lean_postgresql(connection, lazy_disk=lazy_disk)
+    return _lean_sqlite(connection)
+
+
+@contextlib.contextmanager
+def _lean_sqlite(connection: Any) -> Iterator[Statements]:
+    with connection.wrap_database_errors, connection.write_transaction():
+        yield SqliteStatements(connection, connection.connection.cursor())
 
 
 @contextlib.contextmanager

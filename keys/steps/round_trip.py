@@ -27,7 +27,7 @@ def ask(raw: psycopg.Connection[Any], text: str, params: Sequence[Any]) -> list[
     for result in results:
         if result.status not in _FINE:
             raise psycopg.errors.error_from_result(result)
-    reader = Transformer(raw)
+    reader = Transformer()  # not the connection's: Django's loader of stamps is slow, and its zone is ours, UTC
     found: list[list[Row]] = []
     for result in results:
         if result.ntuples:
