@@ -12,7 +12,10 @@ _LOOK_SECONDS = 1.0
 
 
 class HeldVault:
-    """As `get_vault()`, but the keyring's file is looked at once a second, and at once for what can't be opened."""
+    """As `get_vault()`, but the keyring's file is looked at once a second, and at once for what can't be opened.
+
+    What it has opened and digested it knows until the next look: no secret lies open in memory for longer.
+    """
 
     def __init__(
         self, open_vault: Callable[[], Vault] = get_vault, clock: Callable[[], float] = time.monotonic
@@ -21,20 +24,27 @@ class HeldVault:
         self._clock = clock
         self._vault: Vault | None = None
         self._look_at = 0.0
+        self._digests: dict[str, str] = {}
+        self._opened: dict[tuple[bytes, str, str, UUID], Sealed] = {}
 
     def client_digest(self, client_key: str) -> str:
-        return self._held().client_digest(client_key)
+        vault = self._held()
+        digest = self._digests.get(client_key)
+        if digest is None:
+            digest = self._digests[client_key] = vault.client_digest(client_key)
+        return digest
 
     def unseal(self, ciphertext: bytes, *, table: str, column: str, row: UUID) -> Sealed:
         """Raises `Undecryptable`."""
-        held = self._held()
-        try:
-            return held.unseal(ciphertext, table=table, column=column, row=row)
-        except Undecryptable:
-            newest = self._look()
-            if newest is held:
-                raise
-            return newest.unseal(ciphertext, table=table, column=column, row=row)
+        vault, place = self._held(), (ciphertext, table, column, row)
+        opened = self._opened.get(place)
+        if opened is None:
+            try:
+                opened = vault.unseal(ciphertext, table=table, column=column, row=row)
+            except Undecryptable:
+                opened = self._look().unseal(ciphertext, table=table, column=column, row=row)
+            self._opened[place] = opened
+        return opened
 
     def _held(self) -> Vault:
         if self._vault is None or self._clock() >= self._look_at:
@@ -44,4 +54,6 @@ class HeldVault:
     def _look(self) -> Vault:
         self._vault = self._open_vault()
         self._look_at = self._clock() + _LOOK_SECONDS
+        self._digests.clear()
+        self._opened.clear()
         return self._vault

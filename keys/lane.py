@@ -22,10 +22,10 @@ from django.utils import timezone
 from keys.database_trouble import HANGS, is_conflict, is_outage, one_line, words_for
 from keys.heartbeat import Heartbeat
 from keys.journal import Journal
-from keys.lane_queue import LaneQueue, Waiting
+from keys.lane_queue import NEW_WORK, LaneQueue, Waiting
 from keys.lane_watch import LaneWatch, Patience, break_off
 from keys.lane_writer import BatchWriter
-from keys.ledger_items import Admit, Admitted, Begun, Identify, LaneItem, LaneResult, Settlement
+from keys.ledger_items import Admit, Admitted, Begun, LaneItem, LaneResult, Settlement
 from keys.steps import settlement
 from keys.steps.batch import BatchRules
 
@@ -138,7 +138,7 @@ class Lane:
         return waiting, future
 
     def _refuse_or_pass(self, item: LaneItem) -> None:
-        if isinstance(item, Admit | Identify):
+        if type(item) in NEW_WORK:
             self._refuse_or_admit()
         elif self._is_failing and not isinstance(item, Settlement):
             raise DatabaseAway(self._trouble)

@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 
 from keys.ledger_items import Admit, Admitted, Identify, LaneItem, LaneResult, PassTrial, Settlement, Switch
 
+NEW_WORK = frozenset({Admit, Identify})  # what was not begun yet
 _PRIORITY: dict[type, int] = {Settlement: 0, PassTrial: 1, Switch: 2, Admit: 3, Identify: 3}
 
 
@@ -30,12 +31,12 @@ class Waiting:
     @property
     def is_new(self) -> bool:
         """Work that was not begun yet."""
-        return isinstance(self.item, Admit | Identify)
+        return type(self.item) in NEW_WORK
 
     @property
     def must_survive(self) -> bool:
         """Settlements wait until the database is back; everything else is refused while it is away."""
-        return isinstance(self.item, Settlement)
+        return type(self.item) is Settlement
 
 
 class LaneQueue:

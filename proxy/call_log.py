@@ -53,10 +53,15 @@ def log_failed_key(selection: Selection, failure: Failure, request_id: str, *, i
 def log_end(tally: Tally, ending: Ending) -> None:
     failure, selection = ending.failure, tally.selection
     outcome = "answered" if failure is None else f"failed ({failure.cause.label})"
-    logger.log(
-        logging.INFO if failure is None else logging.WARNING,
-        f"{outcome} with key ending {selection.tail}",
-        extra={
+    level = logging.INFO if failure is None else logging.WARNING
+    if not logger.isEnabledFor(level):
+        return
+    # As `logger.log` does. The fields are ours, so none can be one of the record's own.
+    record = logging.getLogRecordFactory()(
+        logger.name, level, "", 0, f"{outcome} with key ending {selection.tail}", (), None
+    )
+    vars(record).update(
+        {
             "event": "request.settled",
             "request": tally.asked.request_id,
             "client": tally.admitted.client_name,
@@ -67,5 +72,6 @@ def log_end(tally: Tally, ending: Ending) -> None:
             "tries": tally.tries,
             "cost_nano": tally.usage.cost_nano,
             "latency_ms": tally.elapsed_ms(),
-        },
+        }
     )
+    logger.handle(record)

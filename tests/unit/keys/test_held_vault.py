@@ -72,3 +72,20 @@ def test_what_a_newer_master_key_has_sealed_is_opened_at_once(opener: Opener) ->
 def test_what_nobody_can_open_stays_shut(opener: Opener) -> None:
     with pytest.raises(Undecryptable):
         HeldVault(opener.open, opener.clock).unseal(b"\x01\x02kkjunk", **PLACE)
+
+
+def test_an_opened_secret_is_forgotten_at_the_next_look(opener: Opener) -> None:
+    held, sealed = HeldVault(opener.open, opener.clock), opener.open().seal(KEY, **PLACE)
+    first = held.unseal(sealed, **PLACE)
+
+    assert held.unseal(sealed, **PLACE) is first
+    opener.now = 1.0
+    assert held.unseal(sealed, **PLACE) is not first
+
+
+def test_a_secret_is_opened_for_its_own_row_alone(opener: Opener) -> None:
+    held, sealed = HeldVault(opener.open, opener.clock), opener.open().seal(KEY, **PLACE)
+    held.unseal(sealed, **PLACE)
+
+    with pytest.raises(Undecryptable):
+        held.unseal(sealed, **(PLACE | {"row": UUID(int=8)}))
