@@ -48,7 +48,9 @@ class DataPlane:
 
     async def _serve(self, exchange: Exchange) -> None:
         try:
-            response = await self._view_response(exchange)
+            match = self._resolve(exchange.scope["path"])
+            request = DataPlaneRequest(exchange, self._service, match)
+            response: CallResponse | PlainResponse = await match.func(request, *match.args, **match.kwargs)
         except Refusal as refusal:
             await _send_refusal(exchange, refusal)
             return
@@ -62,12 +64,6 @@ class DataPlane:
             await self._relay(exchange, response)
         else:
             await _answer(exchange, response)
-
-    async def _view_response(self, exchange: Exchange) -> CallResponse | PlainResponse:
-        match = self._resolve(exchange.scope["path"])
-        request = DataPlaneRequest(exchange, self._service, match)
-        response: CallResponse | PlainResponse = await match.func(request, *match.args, **match.kwargs)
-        return response
 
     def _resolve(self, path: str) -> ResolverMatch:
         """A path without parameters is looked up once: there are as many of them as there are routes."""
