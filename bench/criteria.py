@@ -16,6 +16,7 @@ UPSTREAM_TIMES = 5.0
 _CONNECTIONS = (32, 128)
 _RATIOS = ((RELAY, 0.5), (PORTKEY, 4.0), (LITELLM, 40.0))
 _ADDED_MS, _ADDED_FSYNCS = 1.5, 2
+_STREAM_KINDS = (Kind.STREAMS, Kind.LONG_STREAMS)
 _STREAM_RATIO = 0.7
 _OPEN_STREAMS, _DELAY_MS = 1000, 100.0
 _GROWTH = 0.1
@@ -44,7 +45,7 @@ def upstream_times(figures: Figures) -> float | None:
     """How many times what the fastest target needs the upstream itself answers, where that is least."""
     times = []
     for (name, kind, connections), direct in figures.items():
-        if name == DIRECT and kind in (Kind.REQUESTS, Kind.STREAMS):
+        if name == DIRECT and kind in (Kind.REQUESTS, *_STREAM_KINDS):
             others = [f.per_second for key, f in figures.items() if key[0] != DIRECT and key[1:] == (kind, connections)]
             times += [direct.per_second / max(others)] if others else []
     return min(times, default=None)
@@ -58,10 +59,10 @@ def _rates(figures: Figures) -> Iterator[Criterion]:
 
 
 def _streams(figures: Figures) -> Iterator[Criterion]:
-    connections = {key[2] for key in figures if key[1] == Kind.STREAMS}
+    measured = [key[1:] for key in figures if key[0] == RELAY and key[1] in _STREAM_KINDS]
     for name in OURS:
-        found = [ratio(figures, name, RELAY, Kind.STREAMS, n) for n in sorted(connections)]
-        yield _at_least(f"{name}: stream events, of {RELAY}", found, _STREAM_RATIO)
+        found = [ratio(figures, name, RELAY, kind, connections) for kind, connections in measured]
+        yield _at_least(f"{name}: events of short and long streams, of {RELAY}", found, _STREAM_RATIO)
 
 
 def _at_least(text: str, found: Iterable[float | None], least: float) -> Criterion:

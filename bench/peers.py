@@ -23,7 +23,7 @@ from bench.targets import ROOT, Bench, Target, running_process, wait_until_ready
 from opensvm.serve.addresses import free_port
 from tests import hermetic
 
-LITELLM, PORTKEY = "LiteLLM proxy", "Portkey gateway"
+LITELLM, PORTKEY = PEERS = "LiteLLM proxy", "Portkey gateway"
 LITELLM_VERSION = "1.102.4"
 PORTKEY_VERSION = "1.15.2"
 HONO_VERSION = "1.14.1"  # with newer ones this Portkey answers 500 to every stream: its issues 1389 and 1550

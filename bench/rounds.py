@@ -13,13 +13,15 @@ from bench.errors import BenchError
 from bench.ledger import complaint
 from bench.load import Load, Order
 from bench.meters import Meters
+from bench.peers import PEERS
 from bench.targets import Target
 from bench.upstream_control import UpstreamProcess
 
 
 class Kind(StrEnum):
     REQUESTS = "requests"  # as many as it can answer
-    STREAMS = "streams"  # as many events as it can relay
+    STREAMS = "streams"  # as many events as it can relay, in short answers
+    LONG_STREAMS = "long streams"  # the same in long ones, where little is the start and the end of a stream
     FIRST_EVENT = "first event"  # one stream after the other; latencies are of first events
     PACED = "paced streams"  # events at a fixed rate; latencies are of events
 
@@ -33,11 +35,15 @@ class Step:
     seconds: int
     deltas: int = 0
     interval_ms: float = 0.0
+    only_ours: bool = False  # and what they are measured by; a slow gateway would finish none
 
     @property
     def units(self) -> int:
         """How many of what is counted one answer has: itself, or the events of its stream."""
         return 1 if self.kind in (Kind.REQUESTS, Kind.FIRST_EVENT) else self.deltas + FIXED_EVENTS
+
+    def is_for(self, target: str) -> bool:
+        return not self.only_ours or target not in PEERS
 
     def load(self, target: Target, seconds: int) -> Load:
         order = Order(target.url, target.headers, streams=self.kind != Kind.REQUESTS, keys_file=target.keys_file)
@@ -92,10 +98,11 @@ class Runner:
     def run(self, steps: Iterable[Step], targets: list[Target], *, rounds: int, warm_up_seconds: int) -> None:
         """ABCABCABC for each step: what changes on the machine meanwhile meets all targets."""
         for step in steps:
-            for target in targets:
+            asked = [target for target in targets if step.is_for(target.name)]
+            for target in asked:
                 self.measure(target, step, number=0, seconds=warm_up_seconds)
             for number in range(1, rounds + 1):
-                for target in targets:
+                for target in asked:
                     sample = self.measure(target, step, number=number, seconds=step.seconds)
                     self.samples.append(sample)
                     self.say(_line(sample))

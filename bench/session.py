@@ -42,6 +42,7 @@ class Plan:
         for connections in self.connections:
             yield Step(Kind.REQUESTS, connections, self.seconds)
         yield Step(Kind.STREAMS, 32, self.seconds, deltas=200)
+        yield Step(Kind.LONG_STREAMS, 32, self.seconds, deltas=1000, only_ours=True)
         yield Step(Kind.PACED, 200, self.seconds, deltas=20 * self.seconds, interval_ms=50)
         if self.has_first_event:
             yield Step(Kind.FIRST_EVENT, 1, self.seconds, deltas=1)

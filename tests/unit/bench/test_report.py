@@ -26,7 +26,7 @@ def full() -> Results:
     """A run with everything in it, its figures as long as they get."""
     names = (DIRECT, RELAY, SQLITE, POSTGRES, PORTKEY, LITELLM)
     loads = [(Kind.REQUESTS, 1), (Kind.REQUESTS, 32), (Kind.REQUESTS, 128), (Kind.STREAMS, 32)]
-    loads += [(Kind.PACED, 200), (Kind.FIRST_EVENT, 1)]
+    loads += [(Kind.LONG_STREAMS, 32), (Kind.PACED, 200), (Kind.FIRST_EVENT, 1)]
     samples: list[Sample] = []
     for n, name in enumerate(names):
         for kind, connections in loads:

@@ -14,9 +14,12 @@ from bench.answers import FIXED_EVENTS, STAMP, Message, Stream
 from bench.errors import BenchError
 from bench.ledger import Counts, complaint
 from bench.load import Order
+from bench.own_service import OURS
+from bench.peers import PEERS
 from bench.process_tree import Tree
 from bench.rounds import Kind, Step
 from bench.stream_client import Plan, StreamReader, Times
+from bench.targets import RELAY
 from proxy.sse import EventReader
 
 BEFORE = Counts(rows=100, answered=90, in_flight=0, benched=0)
@@ -90,6 +93,12 @@ def test_a_stream_has_as_many_events_as_are_counted() -> None:
     whole = stream.opening(1) + stream.delta * 3 + stream.closing
     events = [event for event in EventReader().feed(_unchunked(whole)) if not event.is_comment and not event.is_done]
     assert len(events) == Step(Kind.STREAMS, 1, 1, deltas=3).units == 3 + FIXED_EVENTS
+
+
+def test_long_streams_are_not_asked_of_who_would_finish_none() -> None:
+    step = Step(Kind.LONG_STREAMS, 32, 4, deltas=1000, only_ours=True)
+    assert [name for name in (RELAY, *OURS, *PEERS) if step.is_for(name)] == [RELAY, *OURS]
+    assert all(Step(Kind.STREAMS, 32, 4, deltas=200).is_for(name) for name in PEERS)
 
 
 def test_an_event_tells_when_it_was_sent() -> None:
