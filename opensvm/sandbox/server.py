@@ -12,13 +12,17 @@ BACKLOG = 2048
 
 
 class Server:
-    """`port` 0 lets the system choose; afterwards it is the port in use, and stays it over `pause` and `resume`."""
+    """`port` 0 lets the system choose; afterwards it is the port in use, and stays it over `stop` and `start`.
 
-    def __init__(self, sandbox: Sandbox, host: str = "127.0.0.1", port: int = 0) -> None:
+    shares_port: with a socket that holds it while this one is stopped.
+    """
+
+    def __init__(self, sandbox: Sandbox, host: str = "127.0.0.1", port: int = 0, *, shares_port: bool = False) -> None:
         self.sandbox = sandbox
         self.host = host
         self.port = port
         self.connections_made = 0
+        self._shares_port = shares_port
         self._wires: set[Wire] = set()
         self._listener: asyncio.Server | None = None
 
@@ -31,7 +35,9 @@ class Server:
         if self._listener is not None:
             return
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._connect, self.host, self.port, backlog=BACKLOG)
+        self._listener = await loop.create_server(
+            self._connect, self.host, self.port, backlog=BACKLOG, reuse_port=self._shares_port or None
+        )
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Coroutine
 from types import TracebackType
@@ -19,7 +20,8 @@ class SandboxServer:
     """`with SandboxServer() as sandbox:` serves at `sandbox.url`; `sandbox.controls` scripts it and looks into it."""
 
     def __init__(self, port: int = 0) -> None:
-        self._server = Server(Sandbox(), port=port)
+        self._held = _hold(port)
+        self._server = Server(Sandbox(), port=self._held.getsockname()[1], shares_port=True)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="opensvm-sandbox", daemon=True)
 
@@ -47,6 +49,7 @@ class SandboxServer:
         self._call(self._server.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(START_SECONDS)
+        self._held.close()
 
     def start_afresh(self) -> None:
         """Forgets everything, ends every connection, and listens."""
@@ -71,3 +74,11 @@ class SandboxServer:
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(START_SECONDS)
+
+
+def _hold(port: int) -> socket.socket:
+    """A socket that never listens: nobody else is given its port while the server refuses connections."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(("127.0.0.1", port))
+    return held

@@ -27,6 +27,7 @@ def die_with(parent_pid: int) -> None:
 def main(arguments: list[str]) -> None:
     parent_pid, module, *rest = arguments
     die_with(int(parent_pid))
+    os.environ["OPENSVM_SERVE"] = parent_pid
     sys.path[0] = str(ROOT)  # instead of this file's own folder
     sys.argv = [module, *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,6 +1,6 @@
 """The web processes: granian with the options that were measured. Run by `serve` as `python -m opensvm.serve.web`.
 
-No database connection is opened and no thread started here: the workers are forked.
+No database connection is opened here, and no thread is started that holds a lock: the workers are forked.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -41,6 +42,8 @@ def main(target: str = TARGET) -> None:
         sys.exit(str(exc))
     _run_without_preemption()
     os.environ["OPENSVM_WEB_SERVER"] = str(os.getpid())  # the workers end with us
+    if serve_pid := os.environ.pop("OPENSVM_SERVE", ""):
+        _start_thread("serve-watch", _end_after, int(serve_pid))
     server = build_server(target)
     logs.configure(settings.LOGGING)  # the server has set up its own when it was built
     os.register_at_fork(after_in_child=partial(_watch_server, os.getpid()))
@@ -63,7 +66,24 @@ def _watch_server(server_pid: int) -> None:
 
     Then nobody is left who would end, by force, a worker that hangs on its way out.
     """
-    threading.Thread(target=_end_with, args=(server_pid,), name="server-watch", daemon=True).start()
+    _start_thread("server-watch", _end_with, server_pid)
+
+
+def _start_thread(name: str, work: Callable[[int], None], pid: int) -> None:
+    threading.Thread(target=work, args=(pid,), name=name, daemon=True).start()
+
+
+def _end_after(serve_pid: int) -> None:
+    """In the server: end when `serve` is gone.
+
+    The kernel has sent SIGTERM by then. But a signal that comes when Python is about to fall asleep is noticed when
+    something else wakes it; so it gets more of them.
+    """
+    while os.getppid() == serve_pid:
+        time.sleep(SERVER_WATCH_SECONDS)
+    while True:
+        time.sleep(SERVER_WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end_with(server_pid: int) -> None:
