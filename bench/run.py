@@ -30,7 +30,7 @@ from bench.targets import Bench  # noqa: E402
 from bench.upstream_control import running_upstream  # noqa: E402
 
 LATEST = ROOT / ".cache" / "bench" / "latest.json"
-QUICK = Plan(rounds=3, seconds=1, warm_up_seconds=1, has_first_event=False)
+QUICK = Plan(rounds=3, seconds=1, warm_up_seconds=1, has_details=False)
 FULL = Plan(rounds=3, seconds=4, warm_up_seconds=2, has_peers=True, memory_at=(10_000, 100_000))
 
 
@@ -87,7 +87,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
         has_peers=base.has_peers,
         memory_at=FULL.memory_at if arguments.memory else () if is_scale else base.memory_at,
         has_main=not is_part or arguments.all,
-        has_first_event=base.has_first_event,
+        has_details=base.has_details,
         scale="" if arguments.all else arguments.scale,
         scale_rows=arguments.rows,
         postgres_on_server_core=arguments.postgres_core == "server",

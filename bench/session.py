@@ -32,7 +32,7 @@ class Plan:
     has_peers: bool = False
     memory_at: tuple[int, ...] = ()
     has_main: bool = True
-    has_first_event: bool = True
+    has_details: bool = True  # of streams
     scale: str | None = None  # a word of the names of the groups that are wanted; none of them without one
     scale_rows: int = 0
     connections: tuple[int, ...] = (1, 32, 128)
@@ -42,9 +42,9 @@ class Plan:
         for connections in self.connections:
             yield Step(Kind.REQUESTS, connections, self.seconds)
         yield Step(Kind.STREAMS, 32, self.seconds, deltas=200)
-        yield Step(Kind.LONG_STREAMS, 32, self.seconds, deltas=1000, only_ours=True)
-        yield Step(Kind.PACED, 200, self.seconds, deltas=20 * self.seconds, interval_ms=50)
-        if self.has_first_event:
+        if self.has_details:
+            yield Step(Kind.LONG_STREAMS, 32, self.seconds, deltas=1000, only_ours=True)
+            yield Step(Kind.PACED, 200, self.seconds, deltas=20 * self.seconds, interval_ms=50)
             yield Step(Kind.FIRST_EVENT, 1, self.seconds, deltas=1)
 
 
