@@ -143,7 +143,7 @@ async def _read_body(exchange: Exchange, service: Service, dialect: Dialect) -> 
 
 def upstream_headers(exchange: Exchange, session: str, *, is_stream: bool, dialect: Dialect) -> Mapping[str, str]:
     """What goes up of a client's headers: all `anthropic-*`, its session, and nothing else."""
-    own = tuple([header for header in exchange.headers if header[0].startswith(b"anthropic-")])
+    own = tuple([(name, value) for name, value in exchange.headers if name.startswith(b"anthropic-")])
     headers = _headers_with(own, dialect, is_stream)
     return {**headers, "x-session-id": session} if session else headers
 

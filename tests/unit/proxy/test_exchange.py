@@ -292,3 +292,11 @@ def test_the_headers_that_go_upstream(headers: list[tuple[bytes, bytes]], expect
         **defaults,
         **expected,
     }
+
+
+def test_a_server_may_give_its_headers_as_lists() -> None:
+    """ASGI asks for pairs of any kind; what is kept by them must not be asked for a hash."""
+    exchange = exchange_with(Server(), (b"anthropic-beta", b"a"))
+    exchange.scope["headers"] = [list(header) for header in exchange.scope["headers"]]
+
+    assert upstream_headers(exchange, "", is_stream=True, dialect=MESSAGES)["anthropic-beta"] == "a"
