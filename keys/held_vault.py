@@ -14,7 +14,8 @@ _LOOK_SECONDS = 1.0
 class HeldVault:
     """As `get_vault()`, but the keyring's file is looked at once a second, and at once for what can't be opened.
 
-    What it has opened and digested it knows until the next look: no secret lies open in memory for longer.
+    What it has opened and digested it knows until the next look, which the first request after that second makes: an
+    idle process still holds what its last second opened.
     """
 
     def __init__(
