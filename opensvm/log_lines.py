@@ -22,9 +22,8 @@ _OPENROUTER_KEY = re.compile(r"sk-or-v1-([A-Za-z0-9_-]+)")
 _CLIENT_KEY = re.compile(r"(sk-ant-api03-[A-Za-z0-9_-]{4})[A-Za-z0-9_-]+")
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")  # what json.dumps leaves as it is
 _QUICK = msgspec.json.Encoder(enc_hook=str)
-_ENCODER = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, default=str, separators=(",", ":")
-)  # for what that refuses
+# For what that refuses.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str, separators=(",", ":"))
 _formatter = logging.Formatter()
 
 

@@ -101,7 +101,7 @@ class LineHandler(logging.Handler):
     def _write(self, records: Sequence[logging.LogRecord]) -> None:
         lines: list[bytes] = []
         for sink in self._sinks:
-            if len(lines) < len(records) or max(map(len, lines)) > sink.max_line_bytes:
+            if not lines or max(map(len, lines)) > sink.max_line_bytes:
                 most = sink.max_line_bytes
                 lines = [to_line(record, environment=self._environment, max_bytes=most) for record in records]
             sink.write(lines)

@@ -1,7 +1,7 @@
 """JSON of up to 1,000 levels, read and written the same however deep the Python stack of the caller is.
 
-The standard library's C code counts each level of nesting against the interpreter's recursion limit, together with
-the frames of the caller. Its speed and its exact integers are worth keeping, so the limit gets room instead.
+msgspec and the standard library count each level of nesting against the interpreter's recursion limit, together with
+the frames of the caller. Their speed and exact integers are worth keeping, so the limit gets room instead.
 """
 
 from __future__ import annotations

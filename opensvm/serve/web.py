@@ -54,7 +54,7 @@ def _run_without_preemption() -> None:
     """As a batch process, and the workers with us; Linux only.
 
     A worker's threads wake each other several times for each request. By default the one that wakes takes the core
-    from the one that runs: on a busy core that costs a quarter of all.
+    from the one that runs, and on a busy core much is lost to that.
     """
     if hasattr(os, "SCHED_BATCH"):
         with contextlib.suppress(OSError):  # a container may forbid it
@@ -73,14 +73,19 @@ def _start_thread(name: str, work: Callable[[int], None], pid: int) -> None:
     threading.Thread(target=work, args=(pid,), name=name, daemon=True).start()
 
 
+def _outlive(parent_pid: int) -> None:
+    """Returns when the parent is gone."""
+    while os.getppid() == parent_pid:
+        time.sleep(SERVER_WATCH_SECONDS)
+
+
 def _end_after(serve_pid: int) -> None:
     """In the server: end when `serve` is gone.
 
     The kernel has sent SIGTERM by then. But a signal that comes when Python is about to fall asleep is noticed when
     something else wakes it; so it gets more of them.
     """
-    while os.getppid() == serve_pid:
-        time.sleep(SERVER_WATCH_SECONDS)
+    _outlive(serve_pid)
     while True:
         time.sleep(SERVER_WATCH_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -88,8 +93,7 @@ def _end_after(serve_pid: int) -> None:
 
 def _end_with(server_pid: int) -> None:
     """By the kernel's alarm: a worker that hangs may hold the interpreter's lock, and no thread of ours runs."""
-    while os.getppid() == server_pid:
-        time.sleep(SERVER_WATCH_SECONDS)
+    _outlive(server_pid)
     signal.alarm(math.ceil(settings.OPENSVM_DRAIN_SECONDS + AFTER_DRAIN_SECONDS))
     if sys.platform != "linux":  # there the kernel has sent it already, and granian can't bear a second one
         os.kill(os.getpid(), signal.SIGTERM)

@@ -25,37 +25,22 @@ from keys.models import InFlight, RequestLog
 from keys.steps.sqlite import CANDIDATES
 from tests.integration.keys.ledger import RULES, add_client, add_keys, admit, settlement
 
+ADMITTED = [
+    "SELECT 0, turn,",
+    "SELECT k.id,",
+    "UPDATE keys_pool",
+    "UPDATE keys_openrouterkey",
+    "INSERT INTO keys_inflight",
+]
+SETTLED = [
+    "SELECT (SELECT group_concat(id) FROM keys_inflight",
+    "INSERT INTO keys_requestlog",
+    "DELETE FROM keys_inflight",
+]
 ON_SQLITE = {
-    "admit": [
-        "PRAGMA synchronous=NORMAL",
-        "BEGIN IMMEDIATE",
-        "SELECT 0, turn,",
-        "SELECT k.id,",
-        "UPDATE keys_pool",
-        "UPDATE keys_openrouterkey",
-        "INSERT INTO keys_inflight",
-        "COMMIT",
-    ],
-    "settle": [
-        "PRAGMA synchronous=FULL",
-        "BEGIN IMMEDIATE",
-        "SELECT (SELECT group_concat(id) FROM keys_inflight",
-        "INSERT INTO keys_requestlog",
-        "DELETE FROM keys_inflight",
-        "COMMIT",
-    ],
-    "both": [
-        "BEGIN IMMEDIATE",
-        "SELECT 0, turn,",
-        "SELECT k.id,",
-        "UPDATE keys_pool",
-        "UPDATE keys_openrouterkey",
-        "INSERT INTO keys_inflight",
-        "SELECT (SELECT group_concat(id) FROM keys_inflight",
-        "INSERT INTO keys_requestlog",
-        "DELETE FROM keys_inflight",
-        "COMMIT",
-    ],
+    "admit": ["PRAGMA synchronous=NORMAL", "BEGIN IMMEDIATE", *ADMITTED, "COMMIT"],
+    "settle": ["PRAGMA synchronous=FULL", "BEGIN IMMEDIATE", *SETTLED, "COMMIT"],
+    "both": ["BEGIN IMMEDIATE", *ADMITTED, *SETTLED, "COMMIT"],
 }
 ON_POSTGRESQL = {  # each is a round trip
     "admit": [
