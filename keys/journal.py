@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 from uuid import UUID
 
+import msgspec
+
 from keys.causes import Cause, Failure
 from keys.ledger_items import Caller, FailedTry, Selection, Settlement, Tokens
 
@@ -32,6 +34,7 @@ _BAD_SUFFIX = ".bad"
 _ALL_LINES = 1_000_000
 
 
+_quoted = json.JSONEncoder().encode
 _DISK_FULL = "the journal's disk is full"
 
 
@@ -269,7 +272,7 @@ def _line(document: dict[str, Any]) -> bytes:
 
 
 def _generation_line(request: UUID, generation_id: str) -> bytes:
-    return b'\n{"request":"%b","generation":%b}\n' % (request.hex.encode(), json.dumps(generation_id).encode())
+    return f'\n{{"request":"{request.hex}","generation":{_quoted(generation_id)}}}\n'.encode()
 
 
 def _read_line(document: dict[str, Any], content: JournalContent) -> None:
@@ -288,8 +291,8 @@ def to_document(settlement: Settlement) -> dict[str, Any]:
         "client_id": settlement.client_id.hex,
         "key_id": settlement.key_id.hex if settlement.key_id else None,
         "created_at": settlement.created_at.isoformat(),
-        "tokens": settlement.tokens,
-        "caller": settlement.caller,
+        "tokens": msgspec.structs.astuple(settlement.tokens),
+        "caller": msgspec.structs.astuple(settlement.caller),
         "failures": [_failed_to_document(failed) for failed in settlement.failures],
     }
 

@@ -2,20 +2,22 @@
 
 `Admit` answers `Admitted`, `Denied` or `NoKey`; `Identify` answers `Known` or `Denied`; `Switch` answers `Selection` or
 `NoKey`; `Settlement` and `PassTrial` answer None. They cross from the asyncio side to the lane's thread, so they hold
-no model instances. What each request makes is a named tuple, which takes half the time of a frozen dataclass.
+no model instances. What each request makes is a `msgspec.Struct`: given its values by position, it costs a tenth of a
+frozen dataclass; it holds no cycles, so the garbage collector need not know of it.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import NamedTuple
 from uuid import UUID
+
+import msgspec
 
 from keys.causes import Failure
 
 
-class Caller(NamedTuple):
+class Caller(msgspec.Struct, frozen=True, gc=False):
     """Who sent a request, for its ledger row. Any bytes may be in these texts; the lane cleans and cuts them."""
 
     client_ip: str = ""
@@ -23,7 +25,7 @@ class Caller(NamedTuple):
     session_id: str = ""
 
 
-class Admit(NamedTuple):
+class Admit(msgspec.Struct, frozen=True, gc=False):
     id: UUID
     request_id: str
     client_digest: str
@@ -33,7 +35,7 @@ class Admit(NamedTuple):
     caller: Caller = Caller()
 
 
-class Selection(NamedTuple):
+class Selection(msgspec.Struct, frozen=True, gc=False):
     """The key that a try uses. `secret` is still sealed; `turn` is its place in the round robin."""
 
     key_id: UUID
@@ -45,7 +47,7 @@ class Selection(NamedTuple):
     is_trial: bool
 
 
-class Admitted(NamedTuple):
+class Admitted(msgspec.Struct, frozen=True, gc=False):
     client_id: UUID
     client_name: str
     model_sent: str
@@ -129,7 +131,7 @@ class PassTrial:
     id: UUID
 
 
-class Tokens(NamedTuple):
+class Tokens(msgspec.Struct, frozen=True, gc=False):
     """As Anthropic counts: `input` is without cache reads and writes."""
 
     input: int = 0
@@ -138,7 +140,7 @@ class Tokens(NamedTuple):
     cache_write: int = 0
 
 
-class Settlement(NamedTuple):
+class Settlement(msgspec.Struct, frozen=True, gc=False):
     """The outcome of a request: its ledger row, and what its last failures and its trial came to."""
 
     id: UUID

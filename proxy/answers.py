@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -58,7 +58,7 @@ class UnreadableAnswer(Exception):
     """The body of an answer is not a JSON object."""
 
 
-class Usage(NamedTuple):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens as Anthropic counts them, `input_tokens` without cache reads and writes. `cost_nano`: None if not told."""
 
     input_tokens: int = 0
@@ -68,7 +68,7 @@ class Usage(NamedTuple):
     cost_nano: int | None = None
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """`error`: the whole document if it is an error in spite of its status 200, for `failures.classify_event`."""
 
     id: str
@@ -237,12 +237,13 @@ def replace_known_model(raw: bytes, known: str, name: str) -> bytes:
 def _replace_lone_model(raw: bytes, known: str, name: str) -> bytes | None:
     """Where `"model"` stands once, and no escape can spell it otherwise, nothing need be scanned. None: it may not."""
     at = raw.find(_MODEL_KEY)
-    if not known or at < 0 or raw.find(_MODEL_KEY, at + 1) >= 0 or _ESCAPED_LETTER in raw:
+    if not known or at < 0 or raw.rfind(_MODEL_KEY) != at or raw.find(_ESCAPED_LETTER) >= 0:
         return None
     found = _MODEL_MEMBER.match(raw, at)
     if found is None or found[1] != known.encode():
         return None
-    return raw[: found.start(1) - 1] + _quoted(name).encode("utf-8", "replace") + raw[found.end(1) + 1 :]
+    start, end = found.span(1)
+    return b"%b%b%b" % (raw[: start - 1], _quoted(name), raw[end + 1 :])
 
 
 def replace_model(raw: bytes, path: tuple[str, ...], name: str) -> bytes:
@@ -260,7 +261,7 @@ def replace_model(raw: bytes, path: tuple[str, ...], name: str) -> bytes:
     pieces: list[str] = []
     done = 0
     for start, end in spans:
-        pieces += (text[done:start], _quoted(name))
+        pieces += (text[done:start], _ENCODER.encode(name))
         done = end
     return "".join([*pieces, text[done:]]).encode("utf-8", "replace")
 
@@ -281,8 +282,8 @@ def replace_model_in_event(raw: bytes, known: str, name: str) -> bytes:
 
 
 @functools.lru_cache(maxsize=256)
-def _quoted(name: str) -> str:
-    return _ENCODER.encode(name)
+def _quoted(name: str) -> bytes:
+    return _ENCODER.encode(name).encode("utf-8", "replace")
 
 
 def _find_strings(text: str, at: int, path: tuple[str, ...]) -> Iterator[tuple[int, int]]:

@@ -104,13 +104,13 @@ class Call:
         """Raises `Refusal`. None: the client may not send messages; the answer is on its way."""
         asked = self._asked
         item = Admit(
-            id=asked.id,
-            request_id=asked.request_id,
-            client_digest=asked.client_digest,
-            model_asked=asked.model,
-            stream=asked.is_stream,
-            created_at=asked.created_at,
-            caller=asked.caller,
+            asked.id,
+            asked.request_id,
+            asked.client_digest,
+            asked.model,
+            asked.is_stream,
+            asked.created_at,
+            asked.caller,
         )
         match await self._service.submit_new(item):
             case Admitted() as admitted:

@@ -56,22 +56,20 @@ def log_end(tally: Tally, ending: Ending) -> None:
     level = logging.INFO if failure is None else logging.WARNING
     if not logger.isEnabledFor(level):
         return
-    # As `logger.log` does. The fields are ours, so none can be one of the record's own.
+    # As `logger.log` does, with the fields apart from the record's own; see `opensvm.log_lines`.
     record = logging.getLogRecordFactory()(
         logger.name, level, "", 0, f"{outcome} with key ending {selection.tail}", (), None
     )
-    vars(record).update(
-        {
-            "event": "request.settled",
-            "request": tally.asked.request_id,
-            "client": tally.admitted.client_name,
-            "key": selection.tail,
-            "model": tally.admitted.model_sent,
-            "error": failure.error_type if failure else "",
-            "detail": failure.detail if failure else "",
-            "tries": tally.tries,
-            "cost_nano": tally.usage.cost_nano,
-            "latency_ms": tally.elapsed_ms(),
-        }
-    )
+    vars(record)["fields"] = {
+        "event": "request.settled",
+        "request": tally.asked.request_id,
+        "client": tally.admitted.client_name,
+        "key": selection.tail,
+        "model": tally.admitted.model_sent,
+        "error": failure.error_type if failure else "",
+        "detail": failure.detail if failure else "",
+        "tries": tally.tries,
+        "cost_nano": tally.usage.cost_nano,
+        "latency_ms": tally.elapsed_ms(),
+    }
     logger.handle(record)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from proxy.answers import Answer, Usage, cost_in_nano, load_answer, mapping_of, name_of, tokens_of
 
 
@@ -74,4 +76,4 @@ def _with_usage(usage: Usage, reported: object) -> Usage:
         "cache_write_tokens": written,
         "cost_nano": cost_in_nano(values.get("cost")),
     }
-    return usage._replace(**{name: value for name, value in changes.items() if value is not None})
+    return msgspec.structs.replace(usage, **{name: value for name, value in changes.items() if value is not None})

@@ -7,19 +7,21 @@ variables set). Shape and checksum are checked here; whether the key is known is
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from keys.client_keys import START, is_well_formed, prefix_of
+from keys.held_vault import HeldVault
 
 _UPSTREAM_START: Final = "sk-or-"
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """`text` is the client key itself: it goes to the digest and nowhere else. `prefix` is for the log."""
+class Credential(msgspec.Struct, frozen=True, gc=False):
+    """What is kept of a client key: its digest, which ADMIT looks up, and its prefix for the log."""
 
-    text: str = field(repr=False)
+    digest: str
     prefix: str
 
 
@@ -34,8 +36,19 @@ class MalformedCredential(Exception):
         return f"client key {self.reason}"
 
 
-def read_credential(headers: Iterable[tuple[bytes, bytes]]) -> Credential:
-    """The client key of a request, whose header names are in lower case. Raises `MalformedCredential`.
+def read_credential(headers: Iterable[tuple[bytes, bytes]], vault: HeldVault) -> Credential:
+    """Who asks, by a request's headers, whose names are in lower case. Raises `MalformedCredential`."""
+    sent = tuple([(name, value) for name, value in headers if name == b"x-api-key" or name == b"authorization"])
+    known: Credential | None = vault.recall(sent)
+    if known is None:
+        client_key = read_client_key(sent)
+        known = Credential(vault.client_digest(client_key), prefix_of(client_key))
+        vault.remember(sent, known)
+    return known
+
+
+def read_client_key(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The client key itself. Raises `MalformedCredential`.
 
     Of several, the first well-formed one counts, `x-api-key` before `Authorization`: a client that has both
     variables set often has a foreign key in one of them.
@@ -45,7 +58,7 @@ def read_credential(headers: Iterable[tuple[bytes, bytes]]) -> Credential:
         raise MalformedCredential("missing")
     for text in candidates:
         if is_well_formed(text):
-            return Credential(text, prefix_of(text))
+            return text
     raise MalformedCredential("malformed", _safe_prefix(candidates))
 
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any
+
+import msgspec
 
 from keys.uuid7 import new_request_uuid, request_id_of
 from proxy.errors import Refusal, error_body, invalid_request, overloaded, too_large
@@ -53,8 +55,7 @@ class BodyLimits:
     min_bytes_per_second: int
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct):
     """One request and its answer. `name` sets the id that every answer carries; else it gets one when it needs it."""
 
     scope: Scope
@@ -64,10 +65,10 @@ class Exchange:
     budget: BodyBudget
     has_begun: bool = False
     is_body_read: bool = False
-    extra_headers: Headers = field(default_factory=list)  # what each answer carries beside its own
+    extra_headers: Headers = msgspec.field(default_factory=list)  # what each answer carries beside its own
     write_error: Callable[[str, str, str], bytes] = error_body
     _request_id: str = ""
-    _values: dict[bytes, bytes] = field(init=False)  # the first value of each header
+    _values: dict[bytes, bytes] = msgspec.field(default_factory=dict)  # the first value of each header
     _reserved: int = 0
     _watch: asyncio.TimerHandle | asyncio.Future[Message] | None = None
 
@@ -207,12 +208,21 @@ class Exchange:
         """A whole answer at once; to a HEAD, all of it but the body. Raises `ClientLeft`."""
         if status != 204:
             headers = [*headers, (b"content-length", str(len(body)).encode())]
-        await self.wait_for(self.begin(status, headers))
-        await self.wait_for(self.write(b"" if self.scope["method"] == "HEAD" else body, is_last=True))
+        sent = self.begin(status, headers)
+        if sent is not None:
+            await self.wait_for(sent)
+        sent = self.write(b"" if self.scope["method"] == "HEAD" else body, is_last=True)
+        if sent is not None:
+            await self.wait_for(sent)
 
     def _hand_over(self, message: Message) -> Sent:
         sent = self.send(message)
-        return sent if isinstance(sent, CoroutineType) or asyncio.isfuture(sent) else None
+        return sent if isinstance(sent, CoroutineType) or _is_future(sent) else None
+
+
+def _is_future(sent: object) -> bool:
+    """As `asyncio.isfuture`, which asks the class, where a missing attribute is an error to be made and thrown away."""
+    return getattr(sent, "_asyncio_future_blocking", None) is not None
 
 
 def _is_cancelled_itself() -> bool:

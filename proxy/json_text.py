@@ -42,7 +42,7 @@ def with_room(call: Callable[[], _Result]) -> _Result:
 
 def is_too_deep(raw: bytes) -> bool:
     """Whether a JSON text nests more than 1,000 levels. Exact for JSON; of anything else, an upper bound."""
-    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+    if len(raw) <= MAX_DEPTH or raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
         return False
     brackets = _STRING.sub(b"", raw).translate(None, _NOT_BRACKETS)
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_DEPTH

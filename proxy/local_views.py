@@ -25,9 +25,8 @@ from proxy.views import DataPlaneView, PlainResponse, get_credential
 async def identify(request: DataPlaneRequest, *, model_asked: str = "", wants_models: bool = False) -> Known:
     """The client of a request. Raises a `Refusal`: 401, or 529 without a database."""
     exchange, service = request.exchange, request.service
-    credential = get_credential(exchange)
-    digest = service.vault.client_digest(credential.text)
-    match await service.submit_new(Identify(new_request_uuid(), digest, model_asked, wants_models)):
+    credential = get_credential(request)
+    match await service.submit_new(Identify(new_request_uuid(), credential.digest, model_asked, wants_models)):
         case Known() as known:
             return known
         case Denied(reason):
@@ -41,7 +40,7 @@ class CountTokensView(DataPlaneView):
     """POST /v1/messages/count_tokens."""
 
     async def post(self, request: DataPlaneRequest) -> PlainResponse:
-        get_credential(request.exchange)  # before the body is read
+        get_credential(request)  # before the body is read
         raw = await request.exchange.read_body()
         try:
             if len(raw) > request.service.rules.parse_in_thread_bytes:

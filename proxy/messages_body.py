@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -21,7 +21,7 @@ _SHOWN_PATH_CHARS: Final = 200
 _CHAT_LIMITS: Final = ("max_completion_tokens", "max_tokens")  # the newer name counts
 
 
-class MessagesRequest(NamedTuple):
+class MessagesRequest(msgspec.Struct, frozen=True, gc=False):
     """What the service itself needs to know of a request; `document` is the whole of it."""
 
     model: str

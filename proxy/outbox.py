@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 from proxy.exchange import ClientLeft, Exchange, Headers, Sent
 
@@ -30,8 +32,7 @@ class WholeAnswer:
     body: bytes
 
 
-@dataclass(slots=True)
-class Outbox:
+class Outbox(msgspec.Struct):
     """`stream_head` is the head of a stream: with it, `first_event_seconds` without an event begin the stream.
 
     `has_begun` then tells the pump that no other key may be tried.
@@ -45,7 +46,7 @@ class Outbox:
     has_begun: bool = False
     _on_left: Callable[[], None] | None = None
     _ending: WholeAnswer | bytes = b""
-    _waiting: list[bytes] = field(default_factory=list)
+    _waiting: list[bytes] = msgspec.field(default_factory=list)
     _pending_bytes: int = 0
     _is_sending: bool = False  # or about to
     _writer: asyncio.Task[None] | None = None

@@ -15,11 +15,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from keys.client_keys import prefix_of
 from keys.models import Client
 from keys.sealing import get_vault
 from keys.stats import KeyStats, PoolStats, read_pool_stats
 from keys.uuid7 import new_request_uuid, request_id_of
-from proxy.credentials import MalformedCredential, read_credential
+from proxy.credentials import MalformedCredential, read_client_key
 from proxy.errors import Refusal, bad_credential, error_body, internal_error, overloaded
 
 logger = logging.getLogger("opensvm.clients")
@@ -56,19 +57,19 @@ def authorize(request: Request, now: dt.datetime, *, permission: str = "") -> No
     `permission` is what a session's user needs beside being staff.
     """
     try:
-        credential = read_credential(_credential_headers(request))
+        client_key = read_client_key(_credential_headers(request))
     except MalformedCredential as exc:
         if exc.reason != "missing":
             raise _denied(request, exc.reason, exc.prefix) from exc
         _authorize_user(request, permission)
         return
-    client = Client.objects.filter(digest=get_vault().client_digest(credential.text)).first()
+    client = Client.objects.filter(digest=get_vault().client_digest(client_key)).first()
     if client is None:
-        raise _denied(request, "unknown", credential.prefix)
+        raise _denied(request, "unknown", prefix_of(client_key))
     if client.revoked_at is not None:
-        raise _denied(request, "revoked", credential.prefix)
+        raise _denied(request, "revoked", prefix_of(client_key))
     if client.expires_at is not None and client.expires_at <= now:
-        raise _denied(request, "expired", credential.prefix)
+        raise _denied(request, "expired", prefix_of(client_key))
     if not client.has_scope(SCOPE):
         raise Refusal(403, "permission_error", f"This client key lacks the scope {SCOPE}: use one that has it.")
 

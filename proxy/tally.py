@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
 from uuid import UUID
+
+import msgspec
 
 from keys.causes import Cause, Failure
 from keys.ledger_items import Admitted, Caller, FailedTry, Selection, Settlement, Tokens
@@ -19,7 +19,7 @@ from proxy.errors import Refusal
 CLIENT_LEFT_STATUS = 499  # nginx's number for it
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """A request that passed the credential and body checks. `headers` are the ones that go upstream with it."""
 
     id: UUID
@@ -36,15 +36,14 @@ class Asked(NamedTuple):
     started: float  # time.monotonic()
 
 
-class Ending(NamedTuple):
+class Ending(msgspec.Struct, frozen=True, gc=False):
     """How a call ended. `failure` is None for a finished answer; `last_bytes` is what finishes it."""
 
     failure: Failure | None = None
     last_bytes: bytes = b""
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(msgspec.Struct):
     """`payload` is the body for upstream; it is let go when the first event has ended all retries."""
 
     asked: Asked
@@ -53,9 +52,9 @@ class Tally:
     payload: bytes = b""
     tries: int = 0
     retries: int = 0
-    keys_tried: set[UUID] = field(default_factory=set)
-    unwritten: list[FailedTry] = field(default_factory=list)  # failed tries that no step has written yet
-    usage: Usage = field(default_factory=Usage)
+    keys_tried: set[UUID] = msgspec.field(default_factory=set)
+    unwritten: list[FailedTry] = msgspec.field(default_factory=list)  # failed tries that no step has written yet
+    usage: Usage = Usage()
     generation_id: str = ""
     first_event_ms: int | None = None
     trial_passed: bool = False
@@ -94,34 +93,35 @@ class Tally:
         """
         asked, failure = self.asked, ending.failure
         cost_nano, source = self._cost(failure)
+        # By position: names would take longer than the rest of it.
         return Settlement(
-            id=asked.id,
-            request_id=asked.request_id,
-            client_id=self.admitted.client_id,
-            key_id=self.selection.key_id,
-            model_asked=asked.model,
-            model_sent=self.admitted.model_sent,
-            status=_status(failure, refusal, has_begun=has_begun),
-            error_type=_error_type(failure, refusal),
-            cause=failure.cause.value if failure else "",
-            attempts=self.tries,
-            stream=asked.is_stream,
-            tokens=Tokens(
+            asked.id,
+            asked.request_id,
+            self.admitted.client_id,
+            self.selection.key_id,
+            asked.model,
+            self.admitted.model_sent,
+            _status(failure, refusal, has_begun=has_begun),
+            _error_type(failure, refusal),
+            failure.cause.value if failure else "",
+            self.tries,
+            asked.is_stream,
+            Tokens(
                 self.usage.input_tokens,
                 self.usage.output_tokens,
                 self.usage.cache_read_tokens,
                 self.usage.cache_write_tokens,
             ),
-            cost_nano=cost_nano,
-            cost_source=source,
-            latency_ms=self.elapsed_ms(),
-            first_token_ms=self.first_event_ms,
-            generation_id=self.generation_id,
-            created_at=asked.created_at,
-            caller=asked.caller,
-            failures=self.take_unwritten(),
-            holds_trial=self.selection.is_trial and not self.trial_passed,
-            trial_passed=self.trial_passed or (failure is None and self.selection.is_trial),
+            cost_nano,
+            source,
+            self.elapsed_ms(),
+            self.first_event_ms,
+            self.generation_id,
+            asked.created_at,
+            asked.caller,
+            self.take_unwritten(),
+            self.selection.is_trial and not self.trial_passed,  # holds_trial
+            self.trial_passed or (failure is None and self.selection.is_trial),
         )
 
     def _cost(self, failure: Failure | None) -> tuple[int | None, CostSource]:

@@ -161,10 +161,12 @@ def read_headers(response: httpx.Response, *names: bytes) -> list[str]:
 
     `response.headers` tries an encoding on all of them at each look.
     """
-    values: dict[bytes, bytes] = {}
+    values: dict[bytes, str | None] = dict.fromkeys(names)
     for name, value in response.headers.raw:
-        values.setdefault(name.lower(), value)
-    return [values.get(name, b"").decode("latin-1") for name in names]
+        lower = name.lower()
+        if lower in values and values[lower] is None:
+            values[lower] = value.decode("latin-1")
+    return [value or "" for value in values.values()]
 
 
 def has_ended(response: httpx.Response) -> bool:

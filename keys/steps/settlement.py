@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import msgspec
+
 from keys.causes import Cause
 from keys.ledger_items import Admit, Admitted, Caller, FailedTry, NoKey, Settlement, Tokens
 from keys.models import CostInquiry, CostSource, RequestLog
@@ -217,7 +219,9 @@ def settle_emptied(item: Settlement, *, sql: Statements, now: dt.datetime) -> No
 
 def emptied(item: Settlement) -> Settlement:
     """A row that the database refuses, without its strangers' texts. Its money, key and client stay."""
-    return item._replace(model_asked="", model_sent="", generation_id="", caller=Caller(), failures=(), tokens=Tokens())
+    return msgspec.structs.replace(
+        item, model_asked="", model_sent="", generation_id="", caller=Caller(), failures=(), tokens=Tokens()
+    )
 
 
 def settlement_without_key(
@@ -245,7 +249,8 @@ def settlement_taken_back(item: Admit, admitted: Admitted, *, now: dt.datetime) 
         cause=Cause.INTERRUPTED,
         now=now,
     )
-    return row._replace(
+    return msgspec.structs.replace(
+        row,
         key_id=admitted.selection.key_id,
         model_sent=admitted.model_sent,
         holds_trial=admitted.selection.is_trial,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 from django.db import connection
 from django.utils import timezone
 
@@ -69,7 +70,7 @@ def settlement(item: Admit, admitted: Admitted, **fields: Any) -> Settlement:
         created_at=item.created_at,
         caller=item.caller,
     )
-    return row._replace(**fields)
+    return msgspec.structs.replace(row, **fields)
 
 
 def failed_try(selection: Selection, cause: Cause, n: int = 1, **fields: Any) -> FailedTry:

@@ -6,6 +6,7 @@ import datetime as dt
 import uuid
 from typing import Any
 
+import msgspec
 from django.utils import timezone
 
 from keys.ledger_items import Caller, Settlement, Tokens
@@ -74,7 +75,7 @@ def settlement_of(request: uuid.UUID, **changes: Any) -> Settlement:
         created_at=timezone.now(),
         caller=Caller("192.0.2.1", "curl", "session"),
     )
-    return plain._replace(**changes)
+    return msgspec.structs.replace(plain, **changes)
 
 
 def settle(*items: Settlement, now: dt.datetime | None = None) -> list[uuid.UUID]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from django.db import IntegrityError, connections
 from django.utils import timezone
@@ -340,7 +341,7 @@ def test_a_poison_row_is_stored_emptied_and_flagged_and_the_others_as_they_are(
 ) -> None:
     add_keys("alpha")
     rows = settlements(digest, 13)
-    rows[place] = rows[place]._replace(tokens=TOO_MANY)
+    rows[place] = msgspec.structs.replace(rows[place], tokens=TOO_MANY)
     assert submit(lane, *rows) == [None] * 13
     (flagged,) = RequestLog.objects.filter(flagged=True)
     assert flagged.id == rows[place].id
@@ -357,7 +358,7 @@ def test_several_poison_rows_of_one_batch(lane: Lane, digest: str) -> None:
     add_keys("alpha")
     rows = settlements(digest, 8)
     for place in (0, 3, 4, 7):
-        rows[place] = rows[place]._replace(tokens=TOO_MANY)
+        rows[place] = msgspec.structs.replace(rows[place], tokens=TOO_MANY)
     assert submit(lane, *rows) == [None] * 8
     assert Counter(RequestLog.objects.values_list("flagged", flat=True)) == {True: 4, False: 4}
 
@@ -367,7 +368,7 @@ def test_a_row_that_can_not_even_be_stored_empty_fails_alone(
 ) -> None:
     add_keys("alpha")
     rows = settlements(digest, 4)
-    rows[2] = rows[2]._replace(status=-1)
+    rows[2] = msgspec.structs.replace(rows[2], status=-1)
     with caplog.at_level(logging.CRITICAL, "opensvm.lane"):
         results = submit(lane, *rows, admit(digest))
     assert isinstance(results[2], IntegrityError)
@@ -379,6 +380,6 @@ def test_a_row_that_can_not_even_be_stored_empty_fails_alone(
 def test_the_lane_goes_on_after_a_poison_row(lane: Lane, digest: str) -> None:
     add_keys("alpha")
     poison, good = settlements(digest, 2)
-    submit(lane, poison._replace(tokens=TOO_MANY))
+    submit(lane, msgspec.structs.replace(poison, tokens=TOO_MANY))
     assert submit(lane, good, admit(digest))[0] is None
     assert not lane.is_away

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
@@ -425,7 +426,7 @@ def test_the_better_source_wins(early: CostSource, late: CostSource) -> None:
     first, now = timezone.now() - SECOND, timezone.now()
     item = settlement_of(uuid.uuid4(), cost_source=early.value, cost_nano=COSTS[early])
     settle(item, now=first)
-    repeat = item._replace(cost_source=late.value, cost_nano=COSTS[late], tokens=Tokens(1, 1, 1, 1))
+    repeat = msgspec.structs.replace(item, cost_source=late.value, cost_nano=COSTS[late], tokens=Tokens(1, 1, 1, 1))
 
     changed = settlement.improve(repeat, now)
 
@@ -453,7 +454,7 @@ def test_only_the_outcome_of_a_death_changes(early: str, late: str, cause: str) 
     item = settlement_of(uuid.uuid4(), cause=early)
     settle(item)
 
-    settlement.improve(item._replace(cause=late, caller=Caller("", "", "")), timezone.now())
+    settlement.improve(msgspec.structs.replace(item, cause=late, caller=Caller("", "", "")), timezone.now())
 
     assert RequestLog.objects.get().cause == cause
 
@@ -461,7 +462,7 @@ def test_only_the_outcome_of_a_death_changes(early: str, late: str, cause: str) 
 def test_a_reconciled_death_keeps_its_billed_tokens() -> None:
     item = settlement_of(uuid.uuid4(), cause="interrupted", cost_source="reconciled")
     settle(item)
-    late = item._replace(cause="", cost_source="unknown", cost_nano=None, tokens=Tokens(1, 1, 1, 1))
+    late = msgspec.structs.replace(item, cause="", cost_source="unknown", cost_nano=None, tokens=Tokens(1, 1, 1, 1))
 
     settlement.improve(late, timezone.now())
 

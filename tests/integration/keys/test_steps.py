@@ -7,6 +7,7 @@ import datetime as dt
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 from django.utils import timezone
 
@@ -358,11 +359,11 @@ def _with_text(row: Settlement, admitted: Admitted, field: str, text: str) -> Se
         failed = failed_try(admitted.selection, Cause.KEY_RATE_LIMITED, detail=text)
         if field == "message":
             failed = dataclasses.replace(failed, failure=dataclasses.replace(failed.failure, detail="", message=text))
-        return row._replace(failures=(failed,))
+        return msgspec.structs.replace(row, failures=(failed,))
     changes: dict[str, Any] = {field: text}
     if field in ("client_ip", "user_agent", "session_id"):
-        changes = {"caller": row.caller._replace(**changes)}
-    return row._replace(**changes)
+        changes = {"caller": msgspec.structs.replace(row.caller, **changes)}
+    return msgspec.structs.replace(row, **changes)
 
 
 # -- trials ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from uuid import UUID
 
@@ -81,6 +82,30 @@ def test_an_opened_secret_is_forgotten_at_the_next_look(opener: Opener) -> None:
     assert held.unseal(sealed, **PLACE) is first
     opener.now = 1.0
     assert held.unseal(sealed, **PLACE) is not first
+
+
+def test_what_it_was_told_to_remember_is_forgotten_at_the_next_look(opener: Opener) -> None:
+    held = HeldVault(opener.open, opener.clock)
+    held.recall("who")
+    held.remember("who", "alice")
+
+    assert held.recall("who") == "alice"
+    opener.now = 1.0
+    assert held.recall("who") is None
+
+
+def test_in_an_event_loop_it_forgets_although_nobody_asks(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keys.held_vault._LOOK_SECONDS", 0.01)
+    held = HeldVault(opener.open, opener.clock)
+
+    async def rest() -> object:
+        held.recall("who")
+        held.remember("who", "alice")
+        await asyncio.sleep(0.05)
+        return held.recall("who")  # the clock stands still: no look
+
+    assert asyncio.run(rest()) is None
+    assert opener.opened == 1
 
 
 def test_a_secret_is_opened_for_its_own_row_alone(opener: Opener) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,7 +54,7 @@ def settlement(**changes: Any) -> Settlement:
         created_at=AT,
         caller=Caller("192.0.2.1", "curl", "session"),
     )
-    return plain._replace(**changes)
+    return msgspec.structs.replace(plain, **changes)
 
 
 @pytest.fixture

@@ -46,6 +46,16 @@ def test_a_line_has_the_fixed_fields_and_the_extras() -> None:
     }
 
 
+def test_a_record_may_bring_its_extras_apart() -> None:
+    made = record("answered", fields={"event": "request.settled", "tries": 1})
+
+    assert {name: line(made)[name] for name in ("event", "msg", "tries")} == {
+        "event": "request.settled",
+        "msg": "answered",
+        "tries": 1,
+    }
+
+
 def test_a_record_of_a_library_has_its_logger_as_event() -> None:
     assert line(record())["event"] == "opensvm.pool"
 

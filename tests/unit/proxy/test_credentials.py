@@ -1,7 +1,10 @@
 import pytest
 
 from keys.client_keys import new_client_key, prefix_of
-from proxy.credentials import Credential, MalformedCredential, read_credential
+from keys.held_vault import HeldVault
+from keys.keyring import create_keyring, read_keyring
+from keys.sealing import Vault
+from proxy.credentials import Credential, MalformedCredential, read_client_key, read_credential
 
 ALICE = new_client_key()
 BOB = new_client_key()
@@ -55,9 +58,7 @@ def bearer(value, scheme=b"Bearer "):
     ],
 )
 def test_the_client_key_is_read(headers):
-    credential = read_credential([(b"host", b"x"), *headers, (b"accept", b"*/*")])
-
-    assert credential == Credential(ALICE, prefix_of(ALICE))
+    assert read_client_key([(b"host", b"x"), *headers, (b"accept", b"*/*")]) == ALICE
 
 
 @pytest.mark.parametrize(
@@ -93,15 +94,37 @@ def test_the_client_key_is_read(headers):
 )
 def test_what_is_no_client_key_is_refused_with_a_reason_for_the_log(headers, reason, prefix):
     with pytest.raises(MalformedCredential) as caught:
-        read_credential(headers)
+        read_client_key(headers)
 
     assert (caught.value.reason, caught.value.prefix) == (reason, prefix)
 
 
-def test_the_key_shows_in_no_repr_and_no_exception():
-    shown = repr(read_credential([x_api_key(ALICE)]))
+@pytest.fixture
+def vault(tmp_path):
+    create_keyring(tmp_path / "keyring.json")
+    keyring = Vault(read_keyring(tmp_path / "keyring.json"))
+    return HeldVault(lambda: keyring, lambda: 0.0)
+
+
+def test_a_credential_is_the_digest_and_the_prefix_of_the_client_key(vault):
+    assert read_credential([x_api_key(ALICE)], vault) == Credential(vault.client_digest(ALICE), prefix_of(ALICE))
+
+
+def test_a_credential_that_is_known_is_that_of_the_very_same_headers(vault):
+    sent = [[x_api_key(key)] for key in (ALICE, BOB)] + [[x_api_key(f"x {ALICE}"), bearer(BOB)], [bearer(BOB)]]
+
+    first = [read_credential(headers, vault) for headers in sent]
+
+    assert [read_credential(headers, vault) for headers in sent] == first
+    assert [known.prefix for known in first] == [prefix_of(key) for key in (ALICE, BOB, BOB, BOB)]
+    with pytest.raises(MalformedCredential):  # it was let pass beside a good one
+        read_credential(sent[2][:1], vault)
+
+
+def test_the_key_shows_in_no_repr_and_no_exception(vault):
+    shown = repr(read_credential([x_api_key(ALICE)], vault))
     with pytest.raises(MalformedCredential) as caught:
-        read_credential([x_api_key(WRONG_CHECKSUM)])
+        read_client_key([x_api_key(WRONG_CHECKSUM)])
 
     assert ALICE not in shown
     assert WRONG_CHECKSUM not in f"{caught.value!r} {caught.value} {caught.value.args}"
