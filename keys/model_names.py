@@ -6,7 +6,9 @@ OpenRouter's ids have dots and a vendor (`anthropic/claude-opus-4.8`), Anthropic
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
 
 _CONTEXT_SUFFIX = re.compile(r"\[\d+[mk]\]$", re.IGNORECASE)  # Claude Code's "[1m]"
 _DATE_SUFFIX = re.compile(r"(?:-|@)\d{8}$")
@@ -15,16 +17,38 @@ _VERSION_DASH = re.compile(r"(?<=\d)-(?=\d{1,2}(?:-|$|:))")
 _VARIANT = re.compile(r":[a-z0-9-]+$")
 
 
+_MOST_NAMES, _LONGEST_NAME = 1024, 200  # strangers send these: what is held of them is bounded
+
+
+def _held(read: Callable[[str], str]) -> Callable[[str], str]:
+    """`read`, worked out once for each of the names that are asked for again and again."""
+    hold = functools.lru_cache(_MOST_NAMES)(read)
+
+    @functools.wraps(read)
+    def look_up(name: str) -> str:
+        return hold(name) if len(name) <= _LONGEST_NAME else read(name)
+
+    return look_up
+
+
 def upstream_model(asked: str, aliases: dict[str, str]) -> str:
     """The model to send upstream. A configured alias wins, an id with "/" goes as it is."""
     if asked in aliases:
         return aliases[asked]
-    name = _CONTEXT_SUFFIX.sub("", asked)
-    if name in aliases:
-        return aliases[name]
+    name = _bare(asked)
+    return aliases[name] if name in aliases else _translated(name)
+
+
+@_held
+def _bare(asked: str) -> str:
+    return _CONTEXT_SUFFIX.sub("", asked)
+
+
+@_held
+def _translated(name: str) -> str:
     if "/" in name or not name.startswith("claude-"):
         return name
-    variant = match.group() if (match := _VARIANT.search(name)) else ""
+    variant = variant_of(name)
     base = _DATE_SUFFIX.sub("", name.removesuffix(variant))
     if _LATEST_SUFFIX.search(base):
         if not any(character.isdigit() for character in base):
@@ -35,10 +59,11 @@ def upstream_model(asked: str, aliases: dict[str, str]) -> str:
 
 def alias_candidates(asked: str) -> tuple[str, ...]:
     """The names under which an alias for `asked` may be stored."""
-    bare = _CONTEXT_SUFFIX.sub("", asked)
+    bare = _bare(asked)
     return (asked,) if bare == asked else (asked, bare)
 
 
+@_held
 def variant_of(model: str) -> str:
     """The variant that cooldown patterns match, as ":free"; empty for a plain model."""
     return match.group() if (match := _VARIANT.search(model)) else ""
