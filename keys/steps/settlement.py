@@ -18,13 +18,14 @@ import msgspec
 from keys.causes import Cause
 from keys.ledger_items import Admit, Admitted, Caller, FailedTry, NoKey, Settlement, Tokens
 from keys.models import CostInquiry, CostSource, RequestLog
-from keys.steps.clean import clean_text
+from keys.steps.clean import clean_text, clean_texts
 from keys.steps.statements import Row, Statements
 
 logger = logging.getLogger("opensvm.ledger")
 
 ASKABLE = (CostSource.UNKNOWN, CostSource.ESTIMATED)  # GET /generation may know better
 _COST_RANK = {source: rank for rank, source in enumerate(CostSource.values)}
+_CUTS = tuple(map(slice, (200, 200, 100, 45, 300, 256)))  # models asked and sent, generation id, and the caller's three
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,38 +179,42 @@ def ledger_rows(
 ) -> list[Row]:
     """The values of ledger rows, in the order of `LEDGER_COLUMNS`."""
     recorded_at = sql.stamp(now)
-    return [
-        (
-            item.id.hex,
-            item.client_id.hex,
-            item.key_id.hex if item.key_id is not None else None,
-            clean_text(item.model_asked, 200),
-            clean_text(item.model_sent, 200),
-            item.status,
-            item.error_type,
-            item.cause,
-            item.attempts,
-            item.stream,
-            tokens.input,
-            tokens.output,
-            tokens.cache_read,
-            tokens.cache_write,
-            item.cost_nano,
-            item.cost_source,
-            item.latency_ms,
-            item.first_token_ms,
-            clean_text(item.generation_id, 100),
-            item.request_id,
-            clean_text(caller.client_ip, 45),
-            clean_text(caller.user_agent, 300),
-            clean_text(caller.session_id, 256),
-            is_flagged,
-            sql.stamp(item.created_at),
-            recorded_at,
-        )
-        for item in items
-        for tokens, caller in ((item.tokens, item.caller),)
-    ]
+    return [_ledger_row(item, is_flagged, sql.stamp(item.created_at), recorded_at) for item in items]
+
+
+def _ledger_row(item: Settlement, is_flagged: bool, created_at: str, recorded_at: str) -> Row:
+    tokens, caller = item.tokens, item.caller
+    names = item.model_asked, item.model_sent, item.generation_id
+    texts = *names, caller.client_ip, caller.user_agent, caller.session_id
+    model_asked, model_sent, generation_id, client_ip, user_agent, session_id = clean_texts(texts, _CUTS)
+    return (
+        item.id.hex,
+        item.client_id.hex,
+        item.key_id.hex if item.key_id is not None else None,
+        model_asked,
+        model_sent,
+        item.status,
+        item.error_type,
+        item.cause,
+        item.attempts,
+        item.stream,
+        tokens.input,
+        tokens.output,
+        tokens.cache_read,
+        tokens.cache_write,
+        item.cost_nano,
+        item.cost_source,
+        item.latency_ms,
+        item.first_token_ms,
+        generation_id,
+        item.request_id,
+        client_ip,
+        user_agent,
+        session_id,
+        is_flagged,
+        created_at,
+        recorded_at,
+    )
 
 
 def settle_emptied(item: Settlement, *, sql: Statements, now: dt.datetime) -> None:
