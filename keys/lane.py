@@ -22,7 +22,7 @@ from django.utils import timezone
 from keys.database_trouble import HANGS, is_conflict, is_outage, one_line, words_for
 from keys.heartbeat import Heartbeat
 from keys.journal import Journal
-from keys.lane_queue import NEW_WORK, LaneQueue, Waiting
+from keys.lane_queue import LaneQueue, Waiting
 from keys.lane_watch import LaneWatch, Patience, break_off
 from keys.lane_writer import BatchWriter
 from keys.ledger_items import Admit, Admitted, Begun, LaneItem, LaneResult, Settlement
@@ -129,19 +129,15 @@ class Lane:
         return self._put(item)[1]
 
     def _put(self, item: LaneItem) -> tuple[Waiting, asyncio.Future[LaneResult]]:
-        self._refuse_or_pass(item)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[LaneResult] = loop.create_future()
-        waiting = Waiting(item, loop, future)
+        future: asyncio.Future[LaneResult] = asyncio.get_running_loop().create_future()
+        waiting = Waiting(item, future)
+        if waiting.is_new:
+            self._refuse_or_admit()
+        elif self._is_failing and not waiting.must_survive:
+            raise DatabaseAway(self._trouble)
         if not self._queue.put(waiting):
             raise LaneStopped
         return waiting, future
-
-    def _refuse_or_pass(self, item: LaneItem) -> None:
-        if type(item) in NEW_WORK:
-            self._refuse_or_admit()
-        elif self._is_failing and not isinstance(item, Settlement):
-            raise DatabaseAway(self._trouble)
 
     def _refuse_or_admit(self) -> None:
         if self._queue.is_closed:
@@ -157,7 +153,7 @@ class Lane:
         if isinstance(waiting.item, Admit) and admitted is not None:
             waiting.in_doubt = None
             item = settlement.settlement_taken_back(waiting.item, admitted, now=self._clock())
-            self._queue.put(Waiting(item, waiting.loop, None))
+            self._queue.put(Waiting(item, None))
 
     # -- the watch's thread ------------------------------------------------------------------------------------------
     def _look(self, busy_seconds: float) -> None:
@@ -214,7 +210,7 @@ class Lane:
         if self._heartbeat is None or self._is_failing or self._heartbeat.due_in_seconds() > 0:
             return
         try:
-            with self._watch.working():
+            with self._watch:
                 self._writer.tune()
                 self._heartbeat.beat()
         except Error as exc:
@@ -235,7 +231,7 @@ class Lane:
         waiting = list(batch)
         while waiting:
             try:
-                with self._watch.working():
+                with self._watch:
                     self._writer.commit(waiting)
             except Exception as exc:
                 if not is_outage(exc):
@@ -275,7 +271,7 @@ class Lane:
     def _probe(self) -> None:
         """With nothing to write, the outage ends when the lock of admission can be had and written."""
         try:
-            with self._watch.working():
+            with self._watch:
                 self._writer.probe()
         except Error as exc:
             connection.close()
@@ -308,10 +304,10 @@ class Lane:
         waiting.outcome = exc
         while isinstance(item, Settlement) and isinstance(waiting.outcome, Exception):
             try:
-                with self._watch.working():
+                with self._watch:
                     self._writer.store_emptied(item)
                 waiting.outcome = None
-                self._writer.forget([waiting])
+                self._writer.forget([item])
             except Exception as again:
                 connection.close()
                 waiting.outcome = again

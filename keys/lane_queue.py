@@ -7,36 +7,38 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from operator import attrgetter
 from queue import Empty, SimpleQueue
 
 from keys.ledger_items import Admit, Admitted, Identify, LaneItem, LaneResult, PassTrial, Settlement, Switch
 
-NEW_WORK = frozenset({Admit, Identify})  # what was not begun yet
-_PRIORITY: dict[type, int] = {Settlement: 0, PassTrial: 1, Switch: 2, Admit: 3, Identify: 3}
+_FIRST, _LAST = 0, 3
+_RANKS: dict[type, int] = {Settlement: _FIRST, PassTrial: 1, Switch: 2, Admit: _LAST, Identify: _LAST}
+_rank = attrgetter("rank")
 
 
-@dataclass(slots=True, eq=False)
 class Waiting:
-    """An item and the future that its sender awaits; None: nobody does."""
+    """An item and the future that its sender awaits; None: nobody does. Two are made for each request."""
 
-    item: LaneItem
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[LaneResult] | None
     outcome: LaneResult | BaseException = None
     in_doubt: Admitted | None = None  # what a commit without confirmation may have written
-    is_answered: bool = False
-    is_abandoned: bool = False  # its sender has been told that it failed, whatever becomes of it
+    is_answered = False
+    is_abandoned = False  # its sender has been told that it failed, whatever becomes of it
+
+    def __init__(self, item: LaneItem, future: asyncio.Future[LaneResult] | None) -> None:
+        self.item = item
+        self.future = future
+        self.rank = _RANKS[type(item)]
 
     @property
     def is_new(self) -> bool:
         """Work that was not begun yet."""
-        return type(self.item) in NEW_WORK
+        return self.rank == _LAST
 
     @property
     def must_survive(self) -> bool:
         """Settlements wait until the database is back; everything else is refused while it is away."""
-        return type(self.item) is Settlement
+        return self.rank == _FIRST
 
 
 class LaneQueue:
@@ -62,15 +64,15 @@ class LaneQueue:
         with self._guard:
             if self.has_ended:
                 return False
-            (self._new if waiting.is_new else self._urgent).append(waiting)
-            self._wake()
+            (self._new if waiting.rank == _LAST else self._urgent).append(waiting)
+            if self._is_asleep:
+                self._wake()
         return True
 
     def _wake(self) -> None:
         """Under the guard."""
-        if self._is_asleep:
-            self._is_asleep = False
-            self._wake_up.put(None)
+        self._is_asleep = False
+        self._wake_up.put(None)
 
     def take(self, idle_seconds: Callable[[], float | None]) -> list[Waiting] | None:
         """What waits, settlements first. Empty: nothing does, but it is time to look around. None: it is closed."""
@@ -82,11 +84,11 @@ class LaneQueue:
         if rests:
             self._sleep(idle_seconds())
         with self._guard:
-            batch = [self._urgent.popleft() for _ in range(min(len(self._urgent), self._max_batch))]
-            batch += [self._new.popleft() for _ in range(min(len(self._new), self._max_batch - len(batch)))]
-            batch = [waiting for waiting in batch if not waiting.is_abandoned]
-            self._running = batch
-        return sorted(batch, key=lambda waiting: _PRIORITY[type(waiting.item)])
+            batch = _taken(self._urgent, self._max_batch)
+            batch.sort(key=_rank)
+            batch += _taken(self._new, self._max_batch - len(batch))
+            self._running = batch = [waiting for waiting in batch if not waiting.is_abandoned]
+        return batch
 
     def _sleep(self, seconds: float | None) -> None:
         with contextlib.suppress(Empty):
@@ -123,15 +125,16 @@ class LaneQueue:
 
     def answer(self, batch: Sequence[Waiting]) -> list[Waiting]:
         """Tell the senders. Answers those of `batch` that were abandoned while it ran."""
+        abandoned: list[Waiting] = []
+        by_loop: dict[asyncio.AbstractEventLoop, list[Waiting]] = {}
         with self._guard:
             self._running = ()
             for waiting in batch:
                 waiting.is_answered = True
-            abandoned = [waiting for waiting in batch if waiting.is_abandoned]
-        by_loop: dict[asyncio.AbstractEventLoop, list[Waiting]] = {}
-        for waiting in batch:
-            if waiting.future is not None and not waiting.is_abandoned:
-                by_loop.setdefault(waiting.loop, []).append(waiting)
+                if waiting.is_abandoned:
+                    abandoned.append(waiting)
+                elif waiting.future is not None:
+                    by_loop.setdefault(waiting.future.get_loop(), []).append(waiting)
         for loop, answered in by_loop.items():
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_resolve, answered)
@@ -140,7 +143,8 @@ class LaneQueue:
     def close(self) -> None:
         with self._guard:
             self.is_closed = True
-            self._wake()
+            if self._is_asleep:
+                self._wake()
 
     def end(self, exc: Exception) -> None:
         """Nothing will be run any more: fail what is left."""
@@ -150,20 +154,31 @@ class LaneQueue:
         _fail(left, exc)
 
 
+def _taken(queue: deque[Waiting], most: int) -> list[Waiting]:
+    """The first of them, and out of it."""
+    if len(queue) > most:
+        return [queue.popleft() for _ in range(most)]
+    taken = list(queue)
+    queue.clear()
+    return taken
+
+
 def _resolve(answered: Sequence[Waiting]) -> None:
     for waiting in answered:
-        if waiting.future is None or waiting.future.done():
+        future, outcome = waiting.future, waiting.outcome
+        if future is None or future.done():
             continue  # its sender was cancelled; the row is committed all the same
-        if isinstance(waiting.outcome, BaseException):
-            waiting.future.set_exception(waiting.outcome)
+        if isinstance(outcome, BaseException):
+            future.set_exception(outcome)
         else:
-            waiting.future.set_result(waiting.outcome)
+            future.set_result(outcome)
 
 
 def _fail(refused: Iterable[Waiting], exc: Exception) -> None:
     for waiting in refused:
-        if waiting.future is not None and not waiting.loop.is_closed():
-            waiting.loop.call_soon_threadsafe(_set_exception, waiting.future, exc)
+        future = waiting.future
+        if future is not None and not (loop := future.get_loop()).is_closed():
+            loop.call_soon_threadsafe(_set_exception, future, exc)
 
 
 def _set_exception(future: asyncio.Future[LaneResult], exc: Exception) -> None:

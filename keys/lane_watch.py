@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ class Patience:
 
 
 class LaneWatch:
-    """`working` marks what the lane's thread does at the database; `on_look` is told for how long it has been at it."""
+    """Entered for as long as the lane's thread is at the database; `on_look` is told for how long it has been there."""
 
     def __init__(self, on_look: Callable[[float], None]) -> None:
         self._on_look = on_look
@@ -43,13 +43,11 @@ class LaneWatch:
     def stop(self) -> None:
         self._ended.set()
 
-    @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         self._busy_since = time.monotonic()
-        try:
-            yield
-        finally:
-            self._busy_since = None
+
+    def __exit__(self, *_: object) -> None:
+        self._busy_since = None
 
     @property
     def busy_seconds(self) -> float:

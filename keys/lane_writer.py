@@ -44,8 +44,8 @@ class BatchWriter:
                     raise
 
     def _commit_once(self, waiting: Sequence[Waiting]) -> None:
-        self.tune(waits_for_disk=any(w.must_survive for w in waiting))
         batch = Batch([w.item for w in waiting], self._rules, self._clock())
+        self.tune(waits_for_disk=bool(batch.settlements))
         try:
             results = batch.run()
         except Exception:
@@ -53,12 +53,12 @@ class BatchWriter:
             raise
         for w, result in zip(waiting, results, strict=True):
             w.outcome = result
-        self.forget(waiting)
+        self.forget(batch.settlements)
 
-    def forget(self, committed: Sequence[Waiting]) -> None:
+    def forget(self, committed: Sequence[Settlement]) -> None:
         """The ledger has these: the journal need not keep them."""
-        if self._journal is not None:
-            self._journal.forget(w.item.id for w in committed if w.must_survive)
+        if self._journal is not None and committed:
+            self._journal.forget([item.id for item in committed])
 
     def tune(self, *, waits_for_disk: bool = True) -> None:
         """What each connection is set to, when it is not.
@@ -90,6 +90,5 @@ class BatchWriter:
 
 def _note_doubts(waiting: Sequence[Waiting], batch: Batch) -> None:
     """A batch that failed when it had all its results may have been committed: only the confirmation was lost."""
-    for index, w in enumerate(waiting):
-        found = batch.results.get(index)
+    for w, found in zip(waiting, batch.results, strict=True):
         w.in_doubt = found if isinstance(found, Admitted) else None

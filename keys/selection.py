@@ -39,12 +39,12 @@ class Rotation:
         self._candidates = list(candidates)  # in the database's order, which breaks ties between equal turns
         self.is_partial = is_partial
 
-    def take(self, avoid: Collection[UUID], next_turn: Callable[[], int]) -> Candidate | None:
-        """The next key that is not in `avoid`, with its new turn; it moves to the end of its tier."""
+    def take(self, avoid: Collection[UUID], turn: int) -> Candidate | None:
+        """The next key that is not in `avoid`; with `turn`, higher than any yet, it moves to the end of its tier."""
         for index, candidate in enumerate(self._candidates):
-            if candidate.key_id not in avoid:
+            if not avoid or candidate.key_id not in avoid:
                 del self._candidates[index]
-                candidate.turn = next_turn()
+                candidate.turn = turn
                 candidate.times_selected += 1
                 bisect.insort(self._candidates, candidate, key=_order)
                 return candidate

@@ -26,39 +26,37 @@ _RATE_CAUSES = frozenset({Cause.KEY_RATE_LIMITED})
 
 @dataclass(slots=True)
 class KnownClient:
+    """denial: why it may not send messages now; empty if it may."""
+
     id: UUID
     name: str
-    scopes: str
-    expires_at: dt.datetime | None
-    revoked_at: dt.datetime | None
+    denial: str
     last_used_at: dt.datetime | None
 
-    def denial(self, now: dt.datetime) -> str:
-        """Why it may not send messages now; empty if it may."""
-        if self.revoked_at is not None:
-            return "revoked"
-        if self.expires_at is not None and self.expires_at <= now:
-            return "expired"
-        return "" if MESSAGES_SCOPE in self.scopes.split() else "scope"
 
-
-def read_clients(sql: Statements, digests: Collection[str]) -> dict[str, KnownClient]:
+def read_clients(sql: Statements, digests: Collection[str], now: dt.datetime) -> dict[str, KnownClient]:
     """By digest; one statement, at every call: what an operator revokes is refused by the next request."""
-    return _known_clients(sql, sql.read_clients(sorted(digests)))
+    return _known_clients(sql, sql.read_clients(sorted(digests)), now)
 
 
-def _known_clients(sql: Statements, rows: Iterable[Row]) -> dict[str, KnownClient]:
+def _known_clients(sql: Statements, rows: Iterable[Row], now: dt.datetime) -> dict[str, KnownClient]:
     return {
         digest: KnownClient(
             id=sql.read_uuid(client_id) or UUID(int=0),
             name=name,
-            scopes=scopes,
-            expires_at=sql.read_stamp(expires_at),
-            revoked_at=sql.read_stamp(revoked_at),
+            denial=_denial(scopes, sql.read_stamp(expires_at), revoked_at is not None, now),
             last_used_at=sql.read_stamp(last_used_at),
         )
         for digest, client_id, name, scopes, expires_at, revoked_at, last_used_at in rows
     }
+
+
+def _denial(scopes: str, expires_at: dt.datetime | None, is_revoked: bool, now: dt.datetime) -> str:
+    if is_revoked:
+        return "revoked"
+    if expires_at is not None and expires_at <= now:
+        return "expired"
+    return "" if MESSAGES_SCOPE in scopes.split() else "scope"
 
 
 def likely_variant(model_asked: str) -> str:
@@ -80,30 +78,26 @@ class Admission:
     turn: int
     wanted: int  # how many selections the batch may make, and keys that one of them may have to avoid
     _rotations: dict[str, Rotation] = field(default_factory=dict)
-    _selected: dict[UUID, Candidate] = field(default_factory=dict)
+    _selected: list[Candidate] = field(default_factory=list)  # each once
     _shortages: dict[str, NoKey] = field(default_factory=dict)
 
     def select(self, request_id: UUID, model_sent: str, tried: Collection[UUID]) -> Selection | NoKey:
         """The next key for a request, or why there is none."""
         variant = variant_of(model_sent)
-        candidate = self._rotation(variant).take(tried, self._next_turn)
-        if candidate is None and (self._rotation(variant).is_partial or variant not in self._shortages):
+        rotation, turn = self._rotation(variant), self.turn + 1
+        candidate = rotation.take(tried, turn)
+        if candidate is None and (rotation.is_partial or variant not in self._shortages):
             self._read_again(variant, len(tried))
-            candidate = self._rotation(variant).take(tried, self._next_turn)
+            candidate = self._rotation(variant).take(tried, turn)
         if candidate is None:
             return self._no_key(variant)
-        self._selected[candidate.key_id] = candidate
+        self.turn = turn
+        if candidate.times_selected == 1:
+            self._selected.append(candidate)
         if candidate.is_due:
             self._begin_trial(candidate, request_id, variant)
-        return Selection(
-            key_id=candidate.key_id,
-            account_id=candidate.account_id,
-            name=candidate.name,
-            tail=candidate.tail,
-            secret=candidate.secret,
-            turn=candidate.turn,
-            is_trial=candidate.is_due,
-        )
+        key = candidate  # positions: this runs once for each request
+        return Selection(key.key_id, key.account_id, key.name, key.tail, key.secret, turn, key.is_due)
 
     def _read_again(self, variant: str, tried: int) -> None:
         """There may be more than was read: by the limit, or since a change was committed while we waited for it."""
@@ -114,22 +108,19 @@ class Admission:
     def flush(self, admitted: Sequence[Row] = ()) -> None:
         """Write what was selected, and who is in flight with it; the next selection reads the keys anew."""
         if self._selected or admitted:
-            selected = sorted(self._selected.values(), key=lambda candidate: candidate.key_id)
+            selected = sorted(self._selected, key=lambda candidate: candidate.key_id)
             selections = Selections(self.turn, [(c.key_id, c.turn, c.times_selected) for c in selected])
             self.sql.save_selections(selections, admitted, now=self.now)
         self._selected.clear()
         self._rotations.clear()
 
-    def _next_turn(self) -> int:
-        self.turn += 1
-        return self.turn
-
     def _rotation(self, variant: str) -> Rotation:
-        if variant not in self._rotations:
+        rotation = self._rotations.get(variant)
+        if rotation is None:
             if self._rotations:
                 self.flush()  # one list at a time: two would not see each other's turns
-            self._rotations[variant] = self._read_rotation(variant)
-        return self._rotations[variant]
+            rotation = self._rotations[variant] = self._read_rotation(variant)
+        return rotation
 
     def _read_rotation(self, variant: str, *, again: bool = False) -> Rotation:
         asked = candidate_query(variant, self.now, self.trial_seconds, wanted=self.wanted)
@@ -143,16 +134,10 @@ class Admission:
         return Rotation([self._candidate(row) for row in rows], is_partial=len(rows) == asked.limit)
 
     def _candidate(self, row: Row) -> Candidate:
-        key_id, account_id, name, tail, secret, tier, turn, is_due, _ = row
+        key_id, account_id, name, tail, secret, tier, turn, is_due, *_ = row
+        read_uuid = self.sql.read_uuid
         return Candidate(
-            key_id=self.sql.read_uuid(key_id) or UUID(int=0),
-            account_id=self.sql.read_uuid(account_id),
-            name=name,
-            tail=tail,
-            secret=bytes(secret),
-            tier=tier,
-            turn=turn,
-            is_due=bool(is_due),
+            read_uuid(key_id) or UUID(int=0), read_uuid(account_id), name, tail, bytes(secret), tier, turn, bool(is_due)
         )
 
     def _begin_trial(self, candidate: Candidate, request_id: UUID, variant: str) -> None:
@@ -205,24 +190,26 @@ class Doorman:
     _models: dict[str, str] = field(default_factory=dict)
 
     def model_sent(self, asked: str) -> str:
-        if asked not in self._models:
-            self._models[asked] = upstream_model(asked, self.aliases)
-        return self._models[asked]
+        model = self._models.get(asked)
+        if model is None:
+            model = self._models[asked] = upstream_model(asked, self.aliases)
+        return model
 
     @classmethod
-    def read(cls, sql: Statements, asked: Collection[Admit], likely: CandidateQuery | None) -> Doorman:
+    def read(
+        cls, sql: Statements, asked: Collection[Admit], likely: CandidateQuery | None, now: dt.datetime
+    ) -> Doorman:
         """Locks the Pool."""
         names = {name for model in {item.model_asked for item in asked} for name in alias_candidates(model)}
         storable = sorted(name for name in names if name == clean_text(name, MAX_MODEL_CHARS))
         view = sql.open_pool(sorted({item.client_digest for item in asked}), storable, likely)
         candidates = (likely, view.candidates) if likely is not None else None
-        return cls(view.turn, _known_clients(sql, view.clients), view.aliases, candidates)
+        return cls(view.turn, _known_clients(sql, view.clients, now), view.aliases, candidates)
 
-    def touch(self, sql: Statements, used: Iterable[KnownClient], now: dt.datetime) -> None:
-        """`last_used_at`, at most once a minute for each client."""
-        due = {
-            client.id for client in used if client.last_used_at is None or client.last_used_at <= now - LAST_USED_STEP
-        }
+    def touch(self, sql: Statements, used: Iterable[str], now: dt.datetime) -> None:
+        """`last_used_at`, at most once a minute for each client. used: their digests."""
+        clients, latest = [self.clients[digest] for digest in used], now - LAST_USED_STEP
+        due = {client.id for client in clients if client.last_used_at is None or client.last_used_at <= latest}
         if due:
             sql.touch_clients(sorted(due), now)
 
@@ -232,8 +219,8 @@ def admit(item: Admit, *, doorman: Doorman, admission: Admission) -> Admitted | 
     client = doorman.clients.get(item.client_digest)
     if client is None:
         return Denied("unknown")
-    if reason := client.denial(admission.now):
-        return Denied(reason)
+    if client.denial:
+        return Denied(client.denial)
     model_sent = doorman.model_sent(item.model_asked)
     selection = admission.select(item.id, model_sent, ())
     if isinstance(selection, NoKey):
@@ -244,7 +231,7 @@ def admit(item: Admit, *, doorman: Doorman, admission: Admission) -> Admitted | 
             is_rate_limited=selection.is_rate_limited,
             retry_after_seconds=selection.retry_after_seconds,
         )
-    return Admitted(client_id=client.id, client_name=client.name, model_sent=model_sent, selection=selection)
+    return Admitted(client.id, client.name, model_sent, selection)
 
 
 def switch(item: Switch, *, admission: Admission) -> Selection | NoKey:

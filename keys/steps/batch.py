@@ -93,15 +93,25 @@ class Batch:
     items: Sequence[LaneItem]
     rules: BatchRules
     now: dt.datetime
-    results: dict[int, LaneResult] = field(default_factory=dict)
     after_commit: list[Callable[[], None]] = field(default_factory=list)
+    results: list[LaneResult] = field(init=False)
+    _asked: _Asked = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.results = [None] * len(self.items)
+        self._asked = _Asked.sort(self.items)
+
+    @property
+    def settlements(self) -> Sequence[Settlement]:
+        """Those of the items. Their commit is waited for on the disk."""
+        return self._asked.settlements
 
     def run(self) -> list[LaneResult]:
         """One transaction, a lean one if no outcome may touch a cooldown; what repeats improve may take another.
 
         Raises what the database raises. Then the batch may run again: what was written is a repeat.
         """
-        asked = _Asked.sort(self.items)
+        asked = self._asked
         opened = open_statements if asked.outcomes else open_lean_statements
         with opened(lazy_disk=not asked.settlements) as sql:
             repeats = self._run(asked, sql)
@@ -112,24 +122,29 @@ class Batch:
                 settlement.improve_all(repeats, self.now)
         for log in self.after_commit:
             log()
-        return [self.results.get(index) for index in range(len(self.items))]
+        return self.results
 
     def _run(self, asked: _Asked, sql: Statements) -> list[Settlement]:
         """Answers the repeats, which may improve rows that are written now."""
-        settlements, admission = asked.settlements, None
+        settlements, admission, admitted = asked.settlements, None, list[tuple[Admit, Admitted]]()
         if asked.needs_pool:
-            doorman = Doorman.read(sql, [item for _, item in asked.admits], self._likely(asked))
+            doorman = Doorman.read(sql, [item for _, item in asked.admits], self._likely(asked), self.now)
             self._apply_outcomes(asked.outcomes, doorman.turn)
             if asked.admits or asked.switches:
                 admission = self._select(asked, sql, doorman)
-                settlements = [*settlements, *self._settlements_without_key(asked.admits)]
+                admitted = self._admitted(asked.admits)
+                doorman.touch(sql, {item.client_digest for item, _ in admitted}, self.now)
+                if len(admitted) < len(asked.admits):
+                    settlements = [*settlements, *self._settlements_without_key(asked.admits)]
         if asked.identifies:
             found = identify([item for _, item in asked.identifies], sql=sql, now=self.now)
-            self.results.update(zip((index for index, _ in asked.identifies), found, strict=True))
+            for (index, _), each in zip(asked.identifies, found, strict=True):
+                self.results[index] = each
         if admission is not None:
-            admission.flush(self._in_flight_rows(sql, asked.admits))
-        # the attempts of requests that go on; those of settled ones are written with their row
-        settlement.write_attempts([(item.id, failed) for _, item in asked.switches for failed in item.failures], sql)
+            admission.flush(self._in_flight_rows(sql, admitted))
+        if asked.switches:  # the attempts of requests that go on; those of settled ones are written with their row
+            failures = [(item.id, failed) for _, item in asked.switches for failed in item.failures]
+            settlement.write_attempts(failures, sql)
         settled = settlement.settle_once(settlements, sql=sql, now=self.now, is_last=not asked.outcomes)
         for orphan in settled.orphans:
             self.after_commit.append(lambda orphan=orphan: _log_orphan(orphan))  # type: ignore[misc]
@@ -173,9 +188,10 @@ class Batch:
         for index, item in asked.admits:
             self.results[index] = admit(item, doorman=doorman, admission=admission)
         self._move_in_flight(sql, asked.switches)
-        admitted = (item for index, item in asked.admits if isinstance(self.results[index], Admitted))
-        doorman.touch(sql, (doorman.clients[item.client_digest] for item in admitted), self.now)
         return admission
+
+    def _admitted(self, admits: Sequence[tuple[int, Admit]]) -> list[tuple[Admit, Admitted]]:
+        return [(item, found) for index, item in admits if isinstance(found := self.results[index], Admitted)]
 
     def _move_in_flight(self, sql: Statements, switches: Sequence[tuple[int, Switch]]) -> None:
         moved = [
@@ -184,20 +200,12 @@ class Batch:
         if moved:
             sql.move_in_flight(sorted(moved))
 
-    def _in_flight_rows(self, sql: Statements, admits: Sequence[tuple[int, Admit]]) -> list[Row]:
-        worker, started_at = self.rules.worker.hex, sql.stamp(self.now)
+    def _in_flight_rows(self, sql: Statements, admitted: Sequence[tuple[Admit, Admitted]]) -> list[Row]:
+        models = {model: clean_text(model, MAX_MODEL_CHARS) for model in {found.model_sent for _, found in admitted}}
+        last = 0, self.rules.worker.hex, sql.stamp(self.now)
         return [
-            (
-                item.id.hex,
-                found.client_id.hex,
-                found.selection.key_id.hex,
-                clean_text(found.model_sent, MAX_MODEL_CHARS),
-                0,
-                worker,
-                started_at,
-            )
-            for index, item in admits
-            if isinstance(found := self.results[index], Admitted)
+            (item.id.hex, found.client_id.hex, found.selection.key_id.hex, models[found.model_sent], *last)
+            for item, found in admitted
         ]
 
     def _settlements_without_key(self, admits: Sequence[tuple[int, Admit]]) -> list[Settlement]:

@@ -16,7 +16,7 @@ _OLDEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 def identify(items: Sequence[Identify], *, sql: Statements, now: dt.datetime) -> list[Known | Denied]:
     """One statement for all of them, one more when any names a model, two more when any wants the list."""
-    clients = read_clients(sql, {item.client_digest for item in items})
+    clients = read_clients(sql, {item.client_digest for item in items}, now)
     names = sorted({name for item in items if item.model_asked for name in alias_candidates(item.model_asked)})
     aliases = sql.read_aliases(names) if names else {}
     models = read_offered_models() if any(item.wants_models for item in items) else ()
@@ -25,8 +25,8 @@ def identify(items: Sequence[Identify], *, sql: Statements, now: dt.datetime) ->
         client = clients.get(item.client_digest)
         if client is None:
             results.append(Denied("unknown"))
-        elif reason := client.denial(now):
-            results.append(Denied(reason))
+        elif client.denial:
+            results.append(Denied(client.denial))
         else:
             model_sent = upstream_model(item.model_asked, aliases)
             results.append(Known(client.id, client.name, model_sent, models if item.wants_models else ()))

@@ -71,7 +71,7 @@ _ALIASES = Prepared(
 _COLUMNS, _CONDITIONS, _ORDER = candidate_texts("$", fence=" OFFSET 0")
 _CHOSEN = f"SELECT k.id FROM keys_openrouterkey k WHERE {_CONDITIONS} {_ORDER}"  # noqa: S608 - constants
 _LOCKED = (
-    f"SELECT {_COLUMNS} FROM keys_openrouterkey k WHERE k.state = 'active' AND k.id = "  # noqa: S608 - constants
+    f"SELECT {_COLUMNS}, k.created_at FROM keys_openrouterkey k WHERE k.state = 'active' AND k.id = "  # noqa: S608
     "ANY(ARRAY({chosen})) ORDER BY k.id FOR NO KEY UPDATE"
 )
 _ASKED = ("text", "timestamptz", "timestamptz", "bigint")
@@ -152,7 +152,7 @@ class PostgresStatements(Statements):
         found: list[list[Row]] = self._execute("; ".join([call.text for call in calls]), params)
         return found[first:]
 
-    def _ask(self, text: str, params: Sequence[Any], many: bool, context: dict[str, Any]) -> list[list[Row]]:
+    def _ask(self, text: str, params: Sequence[Any], *_: Any) -> list[list[Row]]:
         return ask(self._raw, text, params)
 
     def _answer(self, call: Call) -> list[Row]:

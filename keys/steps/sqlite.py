@@ -41,7 +41,7 @@ _SAVE_TURN = "UPDATE keys_pool SET turn = ? WHERE id = 1"
 class SqliteStatements(Statements):
     def stamp(self, value: dt.datetime) -> str:
         """Naive UTC."""
-        return str(value.astimezone(dt.UTC).replace(tzinfo=None))
+        return (value if value.tzinfo is dt.UTC else value.astimezone(dt.UTC)).isoformat(" ")[:-6]
 
     # -- admission ---------------------------------------------------------------------------------------------------
     def lock_pool(self) -> int:
@@ -106,13 +106,15 @@ class SqliteStatements(Statements):
     def settle_rows(self, ids: Sequence[str], rows: Sequence[Row], *, is_last: bool = False) -> Settled:
         size = _size(len(ids))
         ((in_flight, known),) = self._rows(_state(size), _filled(ids))
-        settled = Settled(_split(in_flight), {row[0] for row in rows} - _split(known))
-        if new := [row for row in rows if row[0] in settled.inserted]:
-            self._insert_all("keys_requestlog", LEDGER_COLUMNS, "(id) DO NOTHING", new)
-        if settled.in_flight:
-            text = "DELETE FROM keys_inflight WHERE id IN "
-            self._execute(text + _marks(size), _filled(ids))
-        return settled
+        new = rows
+        if known:
+            had = set(known.split(","))
+            new = [row for row in rows if row[0] not in had]
+        self._insert_all("keys_requestlog", LEDGER_COLUMNS, "(id) DO NOTHING", new)
+        if not in_flight:
+            return Settled((), {row[0] for row in new})
+        self._execute(_take_out(size), _filled(ids))
+        return Settled(set(in_flight.split(",")), {row[0] for row in new})
 
     def insert_attempts(self, rows: Sequence[Row]) -> None:
         self._insert_all("keys_attempt", ATTEMPT_COLUMNS, "(request_id, n) DO NOTHING", rows)
@@ -126,22 +128,20 @@ class SqliteStatements(Statements):
 _IN_FLIGHT_AGAIN = "(id) DO UPDATE SET key_id = excluded.key_id"
 
 
+@functools.lru_cache
 def _size(count: int) -> int:
     """The next power of two."""
     return 1 << max(count - 1, 0).bit_length()
 
 
 def _filled(values: Sequence[Any]) -> list[Any]:
-    return [*values, *itertools.repeat(None, _size(len(values)) - len(values))]
+    count = len(values)
+    return [*values, *itertools.repeat(None, _size(count) - count)]
 
 
 def _flat(rows: Sequence[Row]) -> list[Any]:
-    missing = (_size(len(rows)) - len(rows)) * len(rows[0])
-    return [*itertools.chain.from_iterable(rows), *itertools.repeat(None, missing)]
-
-
-def _split(ids: str | None) -> set[str]:
-    return set(ids.split(",")) if ids else set()
+    count = len(rows)
+    return [*itertools.chain.from_iterable(rows), *itertools.repeat(None, (_size(count) - count) * len(rows[0]))]
 
 
 @functools.lru_cache
@@ -182,6 +182,11 @@ def _save_keys(size: int) -> str:
         f"last_selected_at = ? FROM (VALUES {', '.join(['(?, ?, ?)'] * size)}) AS chosen "
         "WHERE keys_openrouterkey.id = chosen.column1"
     )
+
+
+@functools.lru_cache
+def _take_out(size: int) -> str:
+    return f"DELETE FROM keys_inflight WHERE id IN {_marks(size)}"  # noqa: S608 - constants
 
 
 @functools.lru_cache

@@ -40,9 +40,7 @@ _DUE = (
     "AND c.pattern IN ('', {variant}))"
 )
 _TARGETS = (("key_id", "id"), ("account_id", "account_id"))  # of a cooldown, and what it is of a key
-_CANDIDATE = (
-    "k.id, k.account_id, k.name, k.tail, k.secret, k.tier, k.turn, CASE WHEN {due} THEN 1 ELSE 0 END, k.created_at"
-)
+_CANDIDATE = "k.id, k.account_id, k.name, k.tail, k.secret, k.tier, k.turn, CASE WHEN {due} THEN 1 ELSE 0 END"
 _IN_TURN = "ORDER BY k.tier, k.turn, k.created_at, k.id LIMIT {limit}"
 
 
@@ -131,7 +129,7 @@ class Statements(abc.ABC):
         """As Django stores it."""
 
     def read_uuid(self, value: Any) -> UUID | None:
-        return value if value is None or isinstance(value, UUID) else UUID(hex=value)
+        return value if value is None or isinstance(value, UUID) else _uuid_of(value)
 
     def read_stamp(self, value: Any) -> dt.datetime | None:
         if value is None:
@@ -142,12 +140,15 @@ class Statements(abc.ABC):
     # -- asking ------------------------------------------------------------------------------------------------------
     def _execute(self, text: str, params: Sequence[Any] = ()) -> Any:
         """Through the connection's `execute_wrapper`s, as Django's own cursors."""
+        if not self._connection.execute_wrappers:
+            return self._ask(text, params)
         execute: Any = self._ask
         for wrapper in reversed(self._connection.execute_wrappers):
             execute = functools.partial(wrapper, execute)
         return execute(text, params, False, {"connection": self._connection, "cursor": self._cursor})
 
-    def _ask(self, text: str, params: Sequence[Any], many: bool, context: dict[str, Any]) -> Any:
+    def _ask(self, text: str, params: Sequence[Any], *_: Any) -> Any:
+        """What is left out is of use to wrappers alone."""
         self._cursor.execute(text, params)
 
     def _rows(self, text: str, params: Sequence[Any] = ()) -> list[Row]:
@@ -182,7 +183,7 @@ class Statements(abc.ABC):
     def read_candidates(self, asked: CandidateQuery, *, again: bool = False) -> list[Row]:
         """Eligible keys in the order of the round robin, locked.
 
-        Rows: (id, account_id, name, tail, secret, tier, turn, is_due, created_at). again: for those who found none;
+        Rows: (id, account_id, name, tail, secret, tier, turn, is_due, …). again: for those who found none;
         none is missing, whatever was committed while we waited for locks.
 
         Not eligible: a key with an open cooldown, of its own or of its account, that is not due yet or whose
@@ -224,3 +225,9 @@ class Statements(abc.ABC):
     @abc.abstractmethod
     def insert_attempts(self, rows: Sequence[Row]) -> None:
         """rows: `ATTEMPT_COLUMNS`"""
+
+
+@functools.lru_cache(4096)
+def _uuid_of(stored: str) -> UUID:
+    """The same few keys and clients are read at every batch."""
+    return UUID(hex=stored)

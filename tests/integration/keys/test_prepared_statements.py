@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -47,9 +46,7 @@ def execute(text: str) -> None:
 
 
 def committed(writer: BatchWriter, *items: LaneItem) -> list[Any]:
-    loop = asyncio.new_event_loop()
-    loop.close()
-    batch = [Waiting(item, loop, None) for item in items]
+    batch = [Waiting(item, None) for item in items]
     writer.commit(batch)
     return [waiting.outcome for waiting in batch]
 

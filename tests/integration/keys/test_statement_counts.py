@@ -5,7 +5,6 @@ Each statement is named by how it begins. A batch of fifty asks as often as a ba
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -94,9 +93,7 @@ WAITING = {"Query", "Sync"}  # and those after which an answer is waited for
 
 def asked(writer: BatchWriter, items: Sequence[LaneItem]) -> tuple[list[str], list[Any]]:
     """What the commit of one batch asks; and its results."""
-    loop = asyncio.new_event_loop()
-    batch = [Waiting(item, loop, None) for item in items]
-    loop.close()
+    batch = [Waiting(item, None) for item in items]
     with sent_to_the_database() as texts:
         writer.commit(batch)
     return texts, [waiting.outcome for waiting in batch]

@@ -209,6 +209,7 @@ def test_a_switch_without_another_key_keeps_the_request_in_flight(digest: str) -
     (found,) = run(switch(item, admitted, Cause.CANNOT_AFFORD))
     assert isinstance(found, NoKey)
     assert (found.pool_size, found.benched, found.is_rate_limited) == (1, {}, False)
+    assert Pool.objects.get().turn == admitted.selection.turn, "no turn is spent on nothing"
     assert InFlight.objects.count() == 1
     assert not Cooldown.objects.exists()
 
