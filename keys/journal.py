@@ -114,7 +114,8 @@ class Journal:
             had_unsettled = bool(self._unsettled)
             for request in requests:
                 self._generations.pop(request, None)
-                self._unsettled.discard(request)
+                if had_unsettled:
+                    self._unsettled.discard(request)
             if had_unsettled and not self._unsettled:
                 self._compact()
 

@@ -12,6 +12,7 @@ error says whether the request can have left this process.
 from __future__ import annotations
 
 import ssl
+import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -66,7 +67,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 request.method,
                 str(request.url),
                 headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
-                data=request.content,
+                data=request.stream.content if isinstance(request.stream, _Sent) else await request.aread(),
                 allow_redirects=False,
             )
         except _FAULTS as exc:
@@ -82,7 +83,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     def _open_session(self) -> aiohttp.ClientSession:
         """Made on first use, inside the loop that uses it."""
         if self._session is None:
-            is_local = urlsplit(self._config.base_url).hostname in _LOCAL_HOSTS
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=0, keepalive_timeout=_IDLE_SECONDS, ttl_dns_cache=60, ssl=_ssl_context(self._config.base_url)
@@ -90,11 +90,19 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=self._config.connect_seconds, sock_read=self._config.silence_seconds
                 ),
-                trust_env=not is_local,  # HTTPS_PROXY and NO_PROXY
+                proxy=proxy_of_environment(self._config.base_url),
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
+
+
+class _Sent(httpx.ByteStream):
+    """The body of a request. Given as a stream, httpx looks at nothing of it, which is most of what a request costs."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.content = content
 
 
 class _Body(httpx.AsyncByteStream):
@@ -147,8 +155,8 @@ class Upstream:
         request = httpx.Request(
             "POST",
             self._urls[path],
-            content=body,
             headers={**headers, **self._config.headers, "authorization": f"Bearer {secret}"},
+            stream=_Sent(body),
         )
         return await self._transport.handle_async_request(request)
 
@@ -172,6 +180,20 @@ def read_headers(response: httpx.Response, *names: bytes) -> list[str]:
 def has_ended(response: httpx.Response) -> bool:
     """Whether all of it was read, so that closing it leaves its connection to others; False where that is unknown."""
     return isinstance(response.stream, _Body) and response.stream.has_ended
+
+
+def proxy_of_environment(base_url: str) -> str | None:
+    """What HTTPS_PROXY, HTTP_PROXY and NO_PROXY say.
+
+    aiohttp would ask them, and the user's .netrc, in threads and anew for each request; and what it finds in .netrc for
+    upstream's host would fail each request, which has an `authorization` of its own.
+    """
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    if host in _LOCAL_HOSTS or urllib.request.proxy_bypass(host):
+        return None
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def _unanswered(exc: Exception) -> Unanswered:

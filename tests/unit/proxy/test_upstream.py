@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import pytest
 
-from proxy.upstream import Broken, Upstream, UpstreamConfig, has_ended
+from proxy.upstream import Broken, Upstream, UpstreamConfig, has_ended, proxy_of_environment
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT, END = b"9\r\ndata: 1\n\n\r\n", b"0\r\n\r\n"
@@ -21,6 +25,7 @@ class Server(asyncio.Protocol):
 
     connections: list[Server]
     answer: bytes
+    received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -28,6 +33,7 @@ class Server(asyncio.Protocol):
         self.connections.append(self)
 
     def data_received(self, data: bytes) -> None:
+        self.received += data
         if data.endswith(b"{}"):
             self.transport.write(self.answer)
 
@@ -36,17 +42,30 @@ class Server(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def upstream(answer: bytes) -> AsyncIterator[tuple[Upstream, list[Server]]]:
+async def listening(answer: bytes) -> AsyncIterator[tuple[int, list[Server]]]:
+    """A port, and the connections that were made to it."""
     connections: list[Server] = []
     kind = type("Scripted", (Server,), {"connections": connections, "answer": answer})
     server = await asyncio.get_running_loop().create_server(kind, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    client = Upstream(UpstreamConfig(f"http://127.0.0.1:{port}", silence_seconds=5.0, connect_seconds=5.0))
     try:
-        yield client, connections
+        yield server.sockets[0].getsockname()[1], connections
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def asking(base_url: str) -> AsyncIterator[Upstream]:
+    client = Upstream(UpstreamConfig(base_url, silence_seconds=5.0, connect_seconds=5.0))
+    try:
+        yield client
     finally:
         await client.aclose()
-        server.close()
+
+
+@asynccontextmanager
+async def upstream(answer: bytes) -> AsyncIterator[tuple[Upstream, list[Server]]]:
+    async with listening(answer) as (port, connections), asking(f"http://127.0.0.1:{port}") as client:
+        yield client, connections
 
 
 async def ask(client: Upstream) -> httpx.Response:
@@ -119,3 +138,71 @@ def test_an_answer_that_is_cut_is_broken() -> None:
 
 def test_of_other_transports_it_is_unknown() -> None:
     assert not has_ended(httpx.Response(200, content=b"{}"))
+
+
+class NoThreads(ThreadPoolExecutor):
+    def submit(self, *args: Any, **options: Any) -> Any:
+        raise AssertionError(f"a thread was asked for: {args}")
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in os.environ:
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login olivia password not-a-real-one\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    return monkeypatch
+
+
+def test_upstream_is_asked_through_the_proxy_of_the_environment(environment: pytest.MonkeyPatch) -> None:
+    """Without a thread, and with our own authorization, whatever a .netrc knows of upstream's host."""
+
+    async def check() -> None:
+        asyncio.get_running_loop().set_default_executor(NoThreads())
+        async with listening(HEAD + EVENT + END) as (port, connections), asking("http://upstream.test/api") as client:
+            environment.setenv("http_proxy", f"http://olivia:not-a-real-one@127.0.0.1:{port}")
+            response = await ask(client)
+            await response.aclose()
+            request, *fields = connections[0].received.lower().split(b"\r\n")
+            assert request == b"post http://upstream.test/api/messages http/1.1"
+            assert {
+                b"host: upstream.test",
+                b"authorization: bearer sk-or-v1-test",
+                b"proxy-authorization: basic " + base64.b64encode(b"olivia:not-a-real-one").lower(),
+            } <= set(fields)
+
+    run(check)
+
+
+@pytest.mark.parametrize(
+    ("variables", "base_url", "proxy"),
+    [
+        ({}, "https://openrouter.ai/api/v1", None),
+        ({"https_proxy": "http://proxy.test:3128"}, "https://openrouter.ai/api/v1", "http://proxy.test:3128"),
+        ({"HTTPS_PROXY": "proxy.test:3128"}, "https://openrouter.ai/api/v1", "http://proxy.test:3128"),
+        ({"http_proxy": "http://proxy.test:3128"}, "https://openrouter.ai/api/v1", None),
+        ({"https_proxy": "http://proxy.test:3128", "no_proxy": "openrouter.ai"}, "https://openrouter.ai/api/v1", None),
+        ({"https_proxy": "http://proxy.test:3128", "no_proxy": ".ai"}, "https://openrouter.ai/api/v1", None),
+        ({"http_proxy": "http://proxy.test:3128"}, "http://localhost:9000", None),
+        ({"http_proxy": "http://proxy.test:3128"}, "http://127.0.0.1:9000", None),
+    ],
+    ids=[
+        "none",
+        "https",
+        "without a scheme",
+        "of http alone",
+        "no_proxy",
+        "no_proxy, a domain",
+        "localhost",
+        "127.0.0.1",
+    ],
+)
+def test_which_proxy_that_is(
+    environment: pytest.MonkeyPatch, variables: dict[str, str], base_url: str, proxy: str | None
+) -> None:
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    assert proxy_of_environment(base_url) == proxy
