@@ -112,23 +112,24 @@ class Lane:
         An admission is answered within about a second, whatever the database does; should it be committed later, it
         is taken back. A settlement waits for as long as it takes.
         """
-        waiting, committed = self._put(item)
+        waiting = self._put(item)
+        assert waiting.future is not None
         try:
-            return await committed
+            return await waiting.future
         except asyncio.CancelledError:
             if self._queue.leave(waiting):
                 self._take_back(waiting)
             raise
 
-    def post(self, item: Begun) -> asyncio.Future[LaneResult]:
+    def post(self, item: Begun) -> Waiting:
         """As `submit`, without a coroutine to run; refuses at once what `submit` refuses.
 
-        The future is the caller's alone: who cancels it, or forgets it, has `item` committed all the same. It fails
+        Its future is the caller's alone: who cancels it, or forgets it, has `item` committed all the same. It fails
         with what `submit` raises, and complains as futures do when nobody reads that.
         """
-        return self._put(item)[1]
+        return self._put(item)
 
-    def _put(self, item: LaneItem) -> tuple[Waiting, asyncio.Future[LaneResult]]:
+    def _put(self, item: LaneItem) -> Waiting:
         future: asyncio.Future[LaneResult] = asyncio.get_running_loop().create_future()
         waiting = Waiting(item, future)
         if waiting.is_new:
@@ -137,7 +138,7 @@ class Lane:
             raise DatabaseAway(self._trouble)
         if not self._queue.put(waiting):
             raise LaneStopped
-        return waiting, future
+        return waiting
 
     def _refuse_or_admit(self) -> None:
         if self._queue.is_closed:

@@ -30,6 +30,14 @@ class Waiting:
         self.future = future
         self.rank = _RANKS[type(item)]
 
+    def follow(self) -> asyncio.Future[LaneResult]:
+        """A new future, for a sender that has given up the one it had. In the thread of its event loop."""
+        assert self.future is not None
+        self.future = self.future.get_loop().create_future()
+        if self.is_answered:
+            _resolve([self])
+        return self.future
+
     @property
     def is_new(self) -> bool:
         """Work that was not begun yet."""
@@ -178,9 +186,9 @@ def _fail(refused: Iterable[Waiting], exc: Exception) -> None:
     for waiting in refused:
         future = waiting.future
         if future is not None and not (loop := future.get_loop()).is_closed():
-            loop.call_soon_threadsafe(_set_exception, future, exc)
+            loop.call_soon_threadsafe(_set_exception, waiting, exc)
 
 
-def _set_exception(future: asyncio.Future[LaneResult], exc: Exception) -> None:
-    if not future.done():
-        future.set_exception(exc)
+def _set_exception(waiting: Waiting, exc: Exception) -> None:
+    if waiting.future is not None and not waiting.future.done():
+        waiting.future.set_exception(exc)

@@ -53,6 +53,9 @@ def _tail(match: re.Match[str]) -> str:
 
 def _fields(record: logging.LogRecord, environment: str) -> dict[str, object]:
     values = vars(record)
+    extras = values.get("fields")  # of a record that brings them apart, so that nobody need look for them
+    if type(extras) is not dict:
+        extras = {name: value for name, value in values.items() if name not in _NO_EXTRAS}
     fields: dict[str, object] = {
         "ts": _stamp(record.created),
         "level": record.levelname.lower(),
@@ -60,11 +63,8 @@ def _fields(record: logging.LogRecord, environment: str) -> dict[str, object]:
         "msg": _cut(_message(record), MAX_MESSAGE_CHARACTERS),
         "environment": environment,
         "pid": record.process,
+        **extras,
     }
-    extras = values.get("fields")  # of a record that brings them apart, so that nobody need look for them
-    if type(extras) is not dict:
-        extras = {name: value for name, value in values.items() if name not in _NO_EXTRAS}
-    fields.update(extras)
     traceback = _traceback(record)
     return fields | {"traceback": traceback} if traceback else fields
 
@@ -81,11 +81,11 @@ def _second(seconds: int) -> str:
 
 def _message(record: logging.LogRecord) -> str:
     try:
-        return redact(record.getMessage())
+        return record.getMessage() if record.args or type(record.msg) is not str else record.msg
     except Exception:  # noqa: S110 - said below
         pass
     with contextlib.suppress(Exception):
-        return redact(f"{record.msg!s} (its arguments don't fit)")
+        return f"{record.msg!s} (its arguments don't fit)"
     return f"<{type(record.msg).__name__} that can't be shown>"
 
 
@@ -102,6 +102,7 @@ def _traceback(record: logging.LogRecord) -> str:
 
 
 def _cut(value: object, characters: int) -> object:
+    """Redacted first, so that no half of a key stays."""
     text = redact(value) if isinstance(value, str) else None
     if text is None:
         if isinstance(value, bool | int | float | None):

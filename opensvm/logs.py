@@ -41,23 +41,22 @@ class Record(logging.LogRecord):
         func: Any = None,
         sinfo: str | None = None,
     ) -> None:
-        self.__dict__.update(_NOWHERE)
         self.name = name
         self.levelno = level
         self.levelname = logging.getLevelName(level)
-        self.pathname = self.filename = pathname
+        self.pathname = self.filename = self.module = pathname
         self.lineno = lineno
         self.msg = msg
         self.args = args[0] if len(args) == 1 and args[0] and isinstance(args[0], Mapping) else args
         self.exc_info = exc_info
+        self.exc_text = None
         self.funcName = func
         self.stack_info = sinfo
-        self.created = time.time()
-        self.msecs = self.created % 1 * 1000
+        self.created = now = time.time()
+        self.msecs = now % 1 * 1000
+        self.relativeCreated = 0.0
+        self.thread = self.threadName = self.processName = None
         self.process = os.getpid()
-
-
-_NOWHERE = vars(logging.makeLogRecord({}))
 
 
 class Sink(Protocol):

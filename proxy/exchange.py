@@ -142,7 +142,7 @@ class Exchange(msgspec.Struct):
         try:
             return await received
         except asyncio.CancelledError as exc:
-            if _is_cancelled_itself():
+            if is_cancelled_itself():
                 raise
             raise _too_slow() from exc
         finally:
@@ -225,7 +225,7 @@ def _is_future(sent: object) -> bool:
     return getattr(sent, "_asyncio_future_blocking", None) is not None
 
 
-def _is_cancelled_itself() -> bool:
+def is_cancelled_itself() -> bool:
     """Whether it is the running task that was cancelled, and not what it waited for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from typing import Any
 
 from keys.journal import JournalFull
-from keys.lane import Lane, LaneStopped
+from keys.lane import LaneStopped
 from keys.ledger_items import Settlement
+from proxy.exchange import is_cancelled_itself
 from proxy.service import Service
 
 logger = logging.getLogger("opensvm.proxy")
@@ -23,52 +23,42 @@ async def settle(settlement: Settlement, service: Service) -> bool:
     When neither can be written, the database has as long as it usually has.
     """
     lane, seconds = service.lane, service.rules.settle_seconds
-    committed = _post(settlement, lane)
+    try:
+        posted = lane.post(settlement)
+    except LaneStopped:
+        return await _write_to_journal(settlement, service, None)
+    assert posted.future is not None
     first = min(seconds, _SECONDS_WHILE_AWAY) if lane.is_away else seconds
-    if await _is_committed(committed, first) or await _write_to_journal(settlement, service, committed):
+    if await _is_committed(posted.future, first):
+        return True
+    committed = posted.follow()
+    if committed.done() and _has_succeeded(committed):  # in this moment
         return True
     committed.add_done_callback(_has_succeeded)  # reads an exception that nobody will wait for
-    return await _is_committed(committed, seconds - first)
-
-
-def _post(settlement: Settlement, lane: Lane) -> asyncio.Future[Any]:
-    try:
-        return lane.post(settlement)
-    except LaneStopped as exc:
-        refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        refused.set_exception(exc)
-        return refused
+    return await _write_to_journal(settlement, service, committed) or await _is_committed(committed, seconds - first)
 
 
 async def _is_committed(committed: asyncio.Future[Any], seconds: float) -> bool:
-    """Waits for `committed`, and leaves it alone when the time is over: the lane goes on trying.
-
-    As `asyncio.wait` does, which is made for many and takes longer than an answer's JSON.
-    """
-    if not committed.done():
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        wake = functools.partial(_wake, waiter)
-        timer = loop.call_later(max(seconds, 0.0), wake)
-        committed.add_done_callback(wake)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            committed.remove_done_callback(wake)
-    return _has_succeeded(committed)
-
-
-def _wake(waiter: asyncio.Future[None], _: object = None) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+    """Waits for `committed`, and gives it up when the time is over: the lane goes on trying."""
+    timer = committed.get_loop().call_later(max(seconds, 0.0), committed.cancel)
+    try:
+        await committed
+    except asyncio.CancelledError:
+        if is_cancelled_itself():
+            raise
+        return False
+    except Exception:
+        return False
+    finally:
+        timer.cancel()
+    return True
 
 
 def _has_succeeded(committed: asyncio.Future[Any]) -> bool:
-    return committed.done() and not committed.cancelled() and committed.exception() is None
+    return not committed.cancelled() and committed.exception() is None
 
 
-async def _write_to_journal(settlement: Settlement, service: Service, committed: asyncio.Future[Any]) -> bool:
+async def _write_to_journal(settlement: Settlement, service: Service, committed: asyncio.Future[Any] | None) -> bool:
     """The lane goes on trying; it, or the next process, forgets the entry when the ledger has the row."""
     journal = service.journal
     if journal is None:
@@ -80,7 +70,8 @@ async def _write_to_journal(settlement: Settlement, service: Service, committed:
             "journal can't be written", extra={"event": "journal.failed", "request": settlement.request_id}
         )
         return False
-    committed.add_done_callback(lambda done: journal.forget([settlement.id]) if _has_succeeded(done) else None)
+    if committed is not None:
+        committed.add_done_callback(lambda done: journal.forget([settlement.id]) if _has_succeeded(done) else None)
     logger.warning(
         "settlement went to the journal: the database does not take it",
         extra={"event": "ledger.journaled", "request": settlement.request_id},

@@ -135,10 +135,13 @@ def test_what_was_posted_is_committed_whatever_becomes_of_its_future(lane: Lane,
     kept, cancelled, forgotten = settlements(digest, 3)
 
     async def post() -> LaneResult:
-        committed = lane.post(kept)
-        lane.post(cancelled).cancel()
+        committed, given_up = lane.post(kept).future, lane.post(cancelled)
+        assert committed is not None and given_up.future is not None  # noqa: PT018
+        given_up.future.cancel()
         lane.post(forgotten)
         lane.start()
+        assert await asyncio.wait_for(given_up.follow(), 10) is None
+        assert await asyncio.wait_for(given_up.follow(), 10) is None  # also when it has long been answered
         return await asyncio.wait_for(committed, 10)
 
     assert asyncio.run(post()) is None

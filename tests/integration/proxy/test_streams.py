@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from keys.lane_queue import Waiting
 from keys.ledger_items import LaneItem, LaneResult, Settlement
 from keys.models import Cooldown, CostSource, RequestLog
 from proxy.outbox import PING
@@ -370,13 +371,15 @@ class HeldLane:
     async def submit(self, item: LaneItem) -> LaneResult:
         return await self._lane.submit(item)
 
-    def post(self, item: Settlement) -> asyncio.Future[LaneResult]:
-        return asyncio.ensure_future(self._hold(item))
+    def post(self, item: Settlement) -> Waiting:
+        return Waiting(item, asyncio.ensure_future(self._hold(item)))
 
     async def _hold(self, item: Settlement) -> LaneResult:
         self.waiting.set()
         await self._released.wait()
-        return await self._lane.post(item)
+        committed = self._lane.post(item).future
+        assert committed is not None
+        return await committed
 
     def release(self) -> None:
         self._plane.call_soon(self._released.set)
