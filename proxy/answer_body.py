@@ -7,7 +7,7 @@ from typing import cast
 
 import httpx
 
-from proxy.upstream import Broken, Unanswered
+from proxy.upstream import Broken, Unanswered, has_ended
 
 logger = logging.getLogger("opensvm.proxy")
 
@@ -23,6 +23,8 @@ async def read_answer_body(response: httpx.Response) -> bytes:
         if size > MAX_ANSWER_BYTES:
             raise Broken(f"upstream's answer is larger than {MAX_ANSWER_BYTES:,} bytes")
         chunks.append(chunk)
+        if has_ended(response):
+            break
     return b"".join(chunks)
 
 

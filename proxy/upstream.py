@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -145,7 +145,7 @@ class Upstream:
         self._transport = transport or AiohttpTransport(config)
         self._urls: dict[str, httpx.URL] = {}
 
-    async def send(self, path: str, body: bytes, *, secret: str, headers: Mapping[str, str]) -> httpx.Response:
+    def send(self, path: str, body: bytes, *, secret: str, headers: Mapping[str, str]) -> Awaitable[httpx.Response]:
         """POST to a path of ours, never one of the client's. `headers` are what the client's own add.
 
         Raises `NotSent` or `Broken`.
@@ -158,7 +158,7 @@ class Upstream:
             headers={**headers, **self._config.headers, "authorization": f"Bearer {secret}"},
             stream=_Sent(body),
         )
-        return await self._transport.handle_async_request(request)
+        return self._transport.handle_async_request(request)
 
     async def aclose(self) -> None:
         await self._transport.aclose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import cast
 
 import httpx
@@ -59,10 +59,10 @@ class UpstreamTry:
             if not keeps_open:
                 await stream.aclose()  # what `response.aclose` does, without its wrappings
 
-    async def _send(self) -> httpx.Response:
+    def _send(self) -> Awaitable[httpx.Response]:
         selection = self._tally.selection
         secret = self._service.vault.unseal(selection.secret, table=KEY_TABLE, column=KEY_COLUMN, row=selection.key_id)
-        return await self._service.upstream.send(
+        return self._service.upstream.send(
             self._asked.dialect.path, self._tally.payload, secret=secret.reveal(), headers=self._asked.headers
         )
 

@@ -49,7 +49,7 @@ class PlainResponse:
 
 
 class DataPlaneView(APIView):
-    """An `APIView` whose handlers are coroutines. Errors are `Refusal`s, which `proxy.handler` sends.
+    """An `APIView` whose handlers are coroutines, as is what `dispatch` answers. Errors are `Refusal`s, which `proxy.handler` sends.
 
     `methods` are what the path takes beside OPTIONS, the usual one first.
     """
@@ -68,22 +68,22 @@ class DataPlaneView(APIView):
         view.cls, view.initkwargs = cls, initkwargs  # by which OpenAPI's document finds it
         return view
 
-    async def dispatch(  # type: ignore[override]
+    def dispatch(  # type: ignore[override]
         self, request: Any, *args: Any, **kwargs: Any
-    ) -> CallResponse | PlainResponse:
+    ) -> Awaitable[CallResponse | PlainResponse]:
         request.exchange.write_error = self.dialect.error_body
         if request.method == "OPTIONS":
             return self._answer_options(request)
         if request.method not in self.methods:
             raise method_not_allowed(request.method, self._allow)
         handler: Callable[..., Awaitable[CallResponse | PlainResponse]] = getattr(self, request.method.lower())
-        return await handler(request, *args, **kwargs)
+        return handler(request, *args, **kwargs)
 
     @property
     def _allow(self) -> str:
         return ", ".join((*self.methods, "OPTIONS"))
 
-    def _answer_options(self, request: DataPlaneRequest) -> PlainResponse:
+    async def _answer_options(self, request: DataPlaneRequest) -> PlainResponse:
         """Needs no client key: browsers send none with a preflight."""
         exchange = request.exchange
         preflight = request.service.rules.cors.preflight_for(
