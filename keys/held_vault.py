@@ -12,6 +12,7 @@ from uuid import UUID
 from keys.sealing import Sealed, Undecryptable, Vault, get_vault
 
 _LOOK_SECONDS = 1.0
+_FORGET_SECONDS = 1.05  # after a look: later than the next one may be, or what comes between would be kept
 
 
 class HeldVault:
@@ -64,5 +65,5 @@ class HeldVault:
         self._vault = self._open_vault()
         self._look_at = self._clock() + _LOOK_SECONDS
         with contextlib.suppress(RuntimeError):  # no loop runs
-            asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._memory.clear)
+            asyncio.get_running_loop().call_later(_FORGET_SECONDS, self._memory.clear)
         return self._vault

@@ -49,9 +49,10 @@ class PlainResponse:
 
 
 class DataPlaneView(APIView):
-    """An `APIView` whose handlers are coroutines, as is what `dispatch` answers. Errors are `Refusal`s, which `proxy.handler` sends.
+    """An `APIView` whose handlers are coroutines, as is what `dispatch` answers.
 
-    `methods` are what the path takes beside OPTIONS, the usual one first.
+    Errors are `Refusal`s, which `proxy.handler` sends. `methods` are what the path takes beside OPTIONS, the usual one
+    first.
     """
 
     methods: ClassVar[tuple[str, ...]] = ("POST",)

@@ -95,7 +95,7 @@ def test_what_it_was_told_to_remember_is_forgotten_at_the_next_look(opener: Open
 
 
 def test_in_an_event_loop_it_forgets_although_nobody_asks(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keys.held_vault._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("keys.held_vault._FORGET_SECONDS", 0.01)
     held = HeldVault(opener.open, opener.clock)
 
     async def rest() -> object:
