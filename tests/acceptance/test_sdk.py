@@ -30,7 +30,7 @@ TOOL = {
     "description": "The weather of a city",
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}},
 }
-QUICK = {"OPENROUTER_RETRY_DELAY": "50", "OPENSVM_TIME_SCALE": "0.01"}
+QUICK = {"OPENROUTER_RETRY_DELAY": "10", "OPENSVM_TIME_SCALE": "0.02"}
 THINKING = {"type": "enabled", "budget_tokens": 1024}
 
 
