@@ -25,7 +25,7 @@ from keys.journal import Journal
 from keys.lane_queue import LaneQueue, Waiting
 from keys.lane_watch import LaneWatch, Patience, break_off
 from keys.lane_writer import BatchWriter
-from keys.ledger_items import Admit, Admitted, Begun, LaneItem, LaneResult, Settlement
+from keys.ledger_items import Admit, Admitted, LaneItem, LaneResult, Settlement
 from keys.steps import settlement
 from keys.steps.batch import BatchRules
 
@@ -112,7 +112,7 @@ class Lane:
         An admission is answered within about a second, whatever the database does; should it be committed later, it
         is taken back. A settlement waits for as long as it takes.
         """
-        waiting = self._put(item)
+        waiting = self.post(item)
         assert waiting.future is not None
         try:
             return await waiting.future
@@ -121,15 +121,13 @@ class Lane:
                 self._take_back(waiting)
             raise
 
-    def post(self, item: Begun) -> Waiting:
+    def post(self, item: LaneItem) -> Waiting:
         """As `submit`, without a coroutine to run; refuses at once what `submit` refuses.
 
         Its future is the caller's alone: who cancels it, or forgets it, has `item` committed all the same. It fails
-        with what `submit` raises, and complains as futures do when nobody reads that.
+        with what `submit` raises, and complains as futures do when nobody reads that. An admission goes by `submit`,
+        which takes it back.
         """
-        return self._put(item)
-
-    def _put(self, item: LaneItem) -> Waiting:
         future: asyncio.Future[LaneResult] = asyncio.get_running_loop().create_future()
         waiting = Waiting(item, future)
         if waiting.is_new:

@@ -208,12 +208,8 @@ class Exchange(msgspec.Struct):
         """A whole answer at once; to a HEAD, all of it but the body. Raises `ClientLeft`."""
         if status != 204:
             headers = [*headers, (b"content-length", str(len(body)).encode())]
-        sent = self.begin(status, headers)
-        if sent is not None:
-            await self.wait_for(sent)
-        sent = self.write(b"" if self.scope["method"] == "HEAD" else body, is_last=True)
-        if sent is not None:
-            await self.wait_for(sent)
+        await self.wait_for(self.begin(status, headers))
+        await self.wait_for(self.write(b"" if self.scope["method"] == "HEAD" else body, is_last=True))
 
     def _hand_over(self, message: Message) -> Sent:
         sent = self.send(message)
