@@ -26,6 +26,7 @@ import msgspec
 
 from keys.causes import Cause, Failure
 from keys.ledger_items import Caller, FailedTry, Selection, Settlement, Tokens
+from keys.uuid7 import hex_of
 
 _COMPACT_AT_BYTES = 1024 * 1024
 _SUFFIX = ".journal"
@@ -34,7 +35,6 @@ _BAD_SUFFIX = ".bad"
 _ALL_LINES = 1_000_000
 
 
-_quoted = json.JSONEncoder().encode
 _DISK_FULL = "the journal's disk is full"
 
 
@@ -273,7 +273,7 @@ def _line(document: dict[str, Any]) -> bytes:
 
 
 def _generation_line(request: UUID, generation_id: str) -> bytes:
-    return f'\n{{"request":"{request.hex}","generation":{_quoted(generation_id)}}}\n'.encode()
+    return b'\n{"request":"%b","generation":%b}\n' % (hex_of(request).encode(), msgspec.json.encode(generation_id))
 
 
 def _read_line(document: dict[str, Any], content: JournalContent) -> None:

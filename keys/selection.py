@@ -46,7 +46,10 @@ class Rotation:
                 del self._candidates[index]
                 candidate.turn = turn
                 candidate.times_selected += 1
-                bisect.insort(self._candidates, candidate, key=_order)
+                if not self._candidates or self._candidates[-1].tier <= candidate.tier:
+                    self._candidates.append(candidate)
+                else:
+                    bisect.insort(self._candidates, candidate, key=_order)
                 return candidate
         return None
 

@@ -11,8 +11,9 @@ import time
 import uuid
 
 _RANDOM_BITS = 74
-_VERSION = 0x7 << 76
-_VARIANT = 0x2 << 62
+_LOW_BITS = 62  # of them, below the variant
+_LOW = (1 << _LOW_BITS) - 1
+_FIXED = 0x7 << 76 | 0x2 << 62  # version and variant
 
 
 class Uuid7Source:
@@ -24,17 +25,39 @@ class Uuid7Source:
 
     def __call__(self) -> uuid.UUID:
         # An id has to be unique, not secret. A forked process seeds `random` anew.
-        value = (time.time_ns() // 1_000_000) << _RANDOM_BITS | random.getrandbits(_RANDOM_BITS)
+        bits = random.getrandbits(_RANDOM_BITS)
+        value = time.time_ns() // 1_000_000 << 80 | bits >> _LOW_BITS << 64 | bits & _LOW | _FIXED
         with self._lock:
-            value = self._last = max(value, self._last + 1)
-        stamp, rest = value >> _RANDOM_BITS, value & ((1 << _RANDOM_BITS) - 1)
-        high, low = rest >> 62, rest & ((1 << 62) - 1)
-        return uuid.UUID(int=stamp << 80 | _VERSION | high << 64 | _VARIANT | low)
+            if value <= self._last:
+                value = _next(self._last)
+            self._last = value
+        return _uuid_of(value)
+
+
+def _next(value: int) -> int:
+    """The id after another, past the fixed bits."""
+    if value & _LOW < _LOW:
+        return value + 1
+    free = value >> 80 << 12 | value >> 64 & 0xFFF  # the time, and the bits above the variant
+    return free + 1 >> 12 << 80 | (free + 1 & 0xFFF) << 64 | _FIXED
+
+
+def _uuid_of(value: int) -> uuid.UUID:
+    """As `UUID(int=value)`, which takes three times as long to look at its arguments."""
+    made = object.__new__(uuid.UUID)
+    object.__setattr__(made, "int", value)
+    object.__setattr__(made, "is_safe", uuid.SafeUUID.unknown)
+    return made
 
 
 new_request_uuid = Uuid7Source()
 
 
+def hex_of(value: uuid.UUID) -> str:
+    """As its own `hex`, in a third of the time."""
+    return value.int.to_bytes(16, "big").hex()
+
+
 def request_id_of(request_uuid: uuid.UUID) -> str:
     """What clients and operators see of it, in the `request-id` header and in the ledger."""
-    return f"req_{request_uuid.hex}"
+    return f"req_{hex_of(request_uuid)}"

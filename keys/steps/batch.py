@@ -38,6 +38,7 @@ from keys.steps.clean import clean_text
 from keys.steps.database import open_lean_statements, open_statements
 from keys.steps.identification import identify
 from keys.steps.statements import CandidateQuery, Row, Statements
+from keys.uuid7 import hex_of
 
 logger = logging.getLogger("opensvm.ledger")
 
@@ -204,7 +205,7 @@ class Batch:
         models = {model: clean_text(model, MAX_MODEL_CHARS) for model in {found.model_sent for _, found in admitted}}
         last = 0, self.rules.worker.hex, sql.stamp(self.now)
         return [
-            (item.id.hex, found.client_id.hex, found.selection.key_id.hex, models[found.model_sent], *last)
+            (hex_of(item.id), hex_of(found.client_id), hex_of(found.selection.key_id), models[found.model_sent], *last)
             for item, found in admitted
         ]
 

@@ -30,6 +30,7 @@ from keys.steps.statements import (
     Settled,
     Statements,
     candidate_texts,
+    rfc3339,
 )
 
 _TYPES = {
@@ -136,7 +137,7 @@ class PostgresStatements(Statements):
         self._waiting: list[Call] = []
 
     def stamp(self, value: dt.datetime) -> str:
-        return value.isoformat()
+        return rfc3339(value)
 
     # -- asking ------------------------------------------------------------------------------------------------------
     def _send(self, *calls: Call) -> list[list[Row]]:

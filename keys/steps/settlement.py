@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from keys.ledger_items import Admit, Admitted, Caller, FailedTry, NoKey, Settlem
 from keys.models import CostInquiry, CostSource, RequestLog
 from keys.steps.clean import clean_text, clean_texts
 from keys.steps.statements import Row, Statements
+from keys.uuid7 import hex_of
 
 logger = logging.getLogger("opensvm.ledger")
 
@@ -67,11 +68,11 @@ def settle_once(
     fresh: dict[str, Settlement] = {}
     repeats = []
     for item in items:
-        if fresh.setdefault(item.id.hex, item) is not item:
+        if fresh.setdefault(hex_of(item.id), item) is not item:
             repeats.append(item)
     if not fresh:
         return SettledOnce()
-    found = sql.settle_rows(list(fresh), ledger_rows(fresh.values(), sql, now), is_last=is_last)
+    found = sql.settle_rows(list(fresh), ledger_rows(fresh, sql, now), is_last=is_last)
     write_attempts([(item.id, failed) for item in items for failed in item.failures], sql)
     if len(found.inserted) < len(fresh):  # repeats, or in flight again after they had been settled as lost
         repeats = [*(item for row, item in fresh.items() if row not in found.inserted), *repeats]
@@ -175,29 +176,29 @@ def write_attempts(failures: Iterable[tuple[UUID, FailedTry]], sql: Statements) 
 
 
 def ledger_rows(
-    items: Iterable[Settlement], sql: Statements, now: dt.datetime, *, is_flagged: bool = False
+    items: Mapping[str, Settlement], sql: Statements, now: dt.datetime, *, is_flagged: bool = False
 ) -> list[Row]:
-    """The values of ledger rows, in the order of `LEDGER_COLUMNS`."""
+    """The values of ledger rows, in the order of `LEDGER_COLUMNS`. items: by their stored ids."""
     recorded_at = sql.stamp(now)
-    return [_ledger_row(item, is_flagged, sql.stamp(item.created_at), recorded_at) for item in items]
+    return [_ledger_row(row, item, is_flagged, sql.stamp(item.created_at), recorded_at) for row, item in items.items()]
 
 
-def _ledger_row(item: Settlement, is_flagged: bool, created_at: str, recorded_at: str) -> Row:
+def _ledger_row(row: str, item: Settlement, is_flagged: bool, created_at: str, recorded_at: str) -> Row:
     tokens, caller = item.tokens, item.caller
     names = item.model_asked, item.model_sent, item.generation_id
     texts = *names, caller.client_ip, caller.user_agent, caller.session_id
     model_asked, model_sent, generation_id, client_ip, user_agent, session_id = clean_texts(texts, _CUTS)
     return (
-        item.id.hex,
-        item.client_id.hex,
-        item.key_id.hex if item.key_id is not None else None,
+        row,
+        hex_of(item.client_id),
+        hex_of(item.key_id) if item.key_id is not None else None,
         model_asked,
         model_sent,
         item.status,
         item.error_type,
         item.cause,
         item.attempts,
-        item.stream,
+        int(item.stream),
         tokens.input,
         tokens.output,
         tokens.cache_read,
@@ -211,7 +212,7 @@ def _ledger_row(item: Settlement, is_flagged: bool, created_at: str, recorded_at
         client_ip,
         user_agent,
         session_id,
-        is_flagged,
+        int(is_flagged),
         created_at,
         recorded_at,
     )
@@ -219,7 +220,8 @@ def _ledger_row(item: Settlement, is_flagged: bool, created_at: str, recorded_at
 
 def settle_emptied(item: Settlement, *, sql: Statements, now: dt.datetime) -> None:
     """For a row that the database refuses. It is flagged."""
-    sql.settle_rows([item.id.hex], ledger_rows([emptied(item)], sql, now, is_flagged=True))
+    row = hex_of(item.id)
+    sql.settle_rows([row], ledger_rows({row: emptied(item)}, sql, now, is_flagged=True))
 
 
 def emptied(item: Settlement) -> Settlement:

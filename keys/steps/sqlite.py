@@ -1,8 +1,10 @@
 """The batch statements on SQLite: many rows as one list of VALUES.
 
 Each step of a statement gives the interpreter's lock away, and a busy event loop takes up to 5 ms to give it back: so
-a statement has as few steps as can be. Lists are filled up with NULL to a power of two, so that the few texts there
-are stay compiled in the connection's cache. Nobody else writes between `BEGIN IMMEDIATE` and `COMMIT`.
+a statement has as few steps as can be. Lists are filled up to one of a few sizes, so that the few texts there are
+stay compiled in the connection's cache; with empty texts, which no id is: Python's adapter looks for a protocol of
+whatever is not plainly a text, a number or bytes, also of None and of booleans, which takes longer than the rest of a
+row. Nobody else writes between `BEGIN IMMEDIATE` and `COMMIT`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from keys.steps.statements import (
     Settled,
     Statements,
     candidate_texts,
+    rfc3339,
 )
 
 _MOST_ROWS = 256  # in one statement; 26 values each are below SQLite's limit of 32,766
@@ -41,7 +44,8 @@ _SAVE_TURN = "UPDATE keys_pool SET turn = ? WHERE id = 1"
 class SqliteStatements(Statements):
     def stamp(self, value: dt.datetime) -> str:
         """Naive UTC."""
-        return (value if value.tzinfo is dt.UTC else value.astimezone(dt.UTC)).isoformat(" ")[:-6]
+        written = rfc3339(value if value.tzinfo is dt.UTC else value.astimezone(dt.UTC))
+        return f"{written[:10]} {written[11:-1]}"
 
     # -- admission ---------------------------------------------------------------------------------------------------
     def lock_pool(self) -> int:
@@ -128,20 +132,21 @@ class SqliteStatements(Statements):
 _IN_FLIGHT_AGAIN = "(id) DO UPDATE SET key_id = excluded.key_id"
 
 
-@functools.lru_cache
+@functools.lru_cache(512)
 def _size(count: int) -> int:
-    """The next power of two."""
-    return 1 << max(count - 1, 0).bit_length()
+    """The next power of two, or three quarters of it."""
+    power = 1 << max(count - 1, 0).bit_length()
+    return power * 3 // 4 if power > 2 and count <= power * 3 // 4 else power
 
 
 def _filled(values: Sequence[Any]) -> list[Any]:
     count = len(values)
-    return [*values, *itertools.repeat(None, _size(count) - count)]
+    return [*values, *itertools.repeat("", _size(count) - count)]
 
 
 def _flat(rows: Sequence[Row]) -> list[Any]:
     count = len(rows)
-    return [*itertools.chain.from_iterable(rows), *itertools.repeat(None, (_size(count) - count) * len(rows[0]))]
+    return [*itertools.chain.from_iterable(rows), *itertools.repeat("", (_size(count) - count) * len(rows[0]))]
 
 
 @functools.lru_cache
@@ -155,11 +160,11 @@ def _insert(table: str, columns: tuple[str, ...], conflict: str, count: int) -> 
 
 @functools.lru_cache
 def _insert_text(table: str, columns: tuple[str, ...], conflict: str, size: int) -> str:
-    """The first column of a row is never NULL: what is, only fills the list up."""
+    """The first column of a row is an id, which is never empty: what is, only fills the list up."""
     values = ", ".join([_marks(len(columns))] * size)
     return (
         f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM (VALUES {values}) "  # noqa: S608 - constants
-        f"WHERE column1 IS NOT NULL ON CONFLICT {conflict}"
+        f"WHERE column1 <> '' ON CONFLICT {conflict}"
     )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
@@ -225,6 +226,12 @@ class Statements(abc.ABC):
     @abc.abstractmethod
     def insert_attempts(self, rows: Sequence[Row]) -> None:
         """rows: `ATTEMPT_COLUMNS`"""
+
+
+def rfc3339(value: dt.datetime) -> str:
+    """As `isoformat`, ten times as fast; UTC is a Z."""
+    written: str = msgspec.to_builtins(value)
+    return written
 
 
 @functools.lru_cache(4096)

@@ -20,7 +20,7 @@ from django.utils import timezone
 from keys.lane_queue import Waiting
 from keys.lane_writer import BatchWriter
 from keys.ledger_items import LaneItem
-from keys.models import InFlight, RequestLog
+from keys.models import CostSource, InFlight, RequestLog
 from keys.steps.sqlite import CANDIDATES
 from tests.integration.keys.ledger import RULES, add_client, add_keys, admit, settlement
 
@@ -130,6 +130,24 @@ def test_a_batch_that_admits_and_settles_asks_as_often_as_committed(
 
     assert starts_of(asking, expected["both"]) == expected["both"]
     assert (InFlight.objects.count(), RequestLog.objects.count()) == (1, 2)
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL gets JSON")
+def test_no_value_makes_the_adapter_of_sqlite_look_for_a_protocol(writer: BatchWriter) -> None:
+    """It does so for each that is not plainly a text or a number: on five values of a row, a tenth of the batch."""
+    add_keys("alpha", "beta", "gamma")
+    digest, _ = add_client()
+    first, others = admit(digest), [admit(digest) for _ in range(4)]
+    _, (found,) = asked(writer, [first])
+    types: set[type] = set()
+
+    def note(execute: Any, text: str, params: Sequence[Any], *rest: Any) -> Any:
+        types.update(map(type, params))
+        return execute(text, params, *rest)
+
+    with connection.execute_wrapper(note):
+        asked(writer, [settlement(first, found, cost_source=CostSource.REPORTED.value), *others])
+    assert types == {str, int}
 
 
 def starts_of(texts: Sequence[str], expected: Sequence[str]) -> list[str]:

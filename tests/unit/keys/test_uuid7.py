@@ -53,3 +53,18 @@ def test_ids_of_several_threads_are_all_different() -> None:
 def test_the_request_id_shows_the_uuid() -> None:
     made = uuid.UUID("01890a5d-ac96-774b-bcce-b302099a8057")
     assert request_id_of(made) == "req_01890a5dac96774bbcceb302099a8057"
+
+
+@pytest.mark.parametrize(
+    ("last", "following"),
+    [
+        pytest.param("01890a5d-ac96-774b-8000-000000000000", "01890a5d-ac96-774b-8000-000000000001", id="next"),
+        pytest.param("01890a5d-ac96-774b-bfff-ffffffffffff", "01890a5d-ac96-774c-8000-000000000000", id="past variant"),
+        pytest.param("01890a5d-ac96-7fff-bfff-ffffffffffff", "01890a5d-ac97-7000-8000-000000000000", id="past version"),
+    ],
+)
+def test_the_next_id_passes_over_the_fixed_bits(last: str, following: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    source = Uuid7Source()
+    source._last = uuid.UUID(last).int
+    assert source() == uuid.UUID(following)
