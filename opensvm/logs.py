@@ -17,12 +17,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from opensvm.log_file import LogFile
-from opensvm.log_lines import MAX_LINE_BYTES, to_line
+from opensvm.log_lines import MAX_LINE_BYTES, to_line, to_quick_line
 
 COMPLAINT_SECONDS = 60.0
 STDOUT_WAIT_SECONDS = 0.05
 STDOUT_WRITE_BYTES = select.PIPE_BUF  # so much is written to a pipe in one piece, or not at all
+_Said = tuple[float, str, msgspec.Struct]  # when, at what level, and what
+_LEVELS = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"}
 _SERVING_COMMANDS = frozenset({"serve", "sandbox", "runserver"})
 
 
@@ -78,12 +82,19 @@ class LineHandler(logging.Handler):
         super().__init__()
         self._environment = environment
         self._sinks = sinks
-        self._gathered: list[logging.LogRecord] = []
+        self._gathered: list[logging.LogRecord | _Said] = []
 
     def only_file(self) -> LineHandler:
         return LineHandler(self._environment, [sink for sink in self._sinks if isinstance(sink, FileSink)])
 
     def emit(self, record: logging.LogRecord) -> None:
+        self._gather(record)
+
+    def say(self, level: int, said: msgspec.Struct) -> None:
+        """As a record with these fields, of which `event` and `msg` are two, in a third of its time."""
+        self._gather((time.time(), _LEVELS[level], said))
+
+    def _gather(self, record: logging.LogRecord | _Said) -> None:
         loop = _running_loop()
         self._gathered.append(record)
         if loop is None:
@@ -97,13 +108,19 @@ class LineHandler(logging.Handler):
             if records:
                 self._write(records)
 
-    def _write(self, records: Sequence[logging.LogRecord]) -> None:
+    def _write(self, records: Sequence[logging.LogRecord | _Said]) -> None:
         lines: list[bytes] = []
         for sink in self._sinks:
             if not lines or max(map(len, lines)) > sink.max_line_bytes:
                 most = sink.max_line_bytes
-                lines = [to_line(record, environment=self._environment, max_bytes=most) for record in records]
+                lines = [self._line(record, most) for record in records]
             sink.write(lines)
+
+    def _line(self, record: logging.LogRecord | _Said, max_bytes: int) -> bytes:
+        if isinstance(record, logging.LogRecord):
+            return to_line(record, environment=self._environment, max_bytes=max_bytes)
+        created, level, said = record
+        return to_quick_line(said, created=created, level=level, environment=self._environment, max_bytes=max_bytes)
 
     def close(self) -> None:
         self.flush()
@@ -220,6 +237,11 @@ def _skip_unused_facts() -> None:
     logging.logThreads = False
     logging.logMultiprocessing = False
     logging._srcfile = None
+
+
+def line_handler() -> LineHandler | None:
+    """Where the lines of this process go; None where something else has them, as in a test."""
+    return next((handler for handler in logging.getLogger().handlers if isinstance(handler, LineHandler)), None)
 
 
 def logs_to_stdout(argv: Sequence[str]) -> bool:

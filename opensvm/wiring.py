@@ -17,6 +17,7 @@ from keys.sealing import get_vault
 from keys.services.recovery import DeathWatch
 from keys.steps.batch import BatchRules
 from opensvm import __version__
+from opensvm.logs import line_handler
 from proxy.cors import CorsPolicy
 from proxy.exchange import BodyBudget, BodyLimits
 from proxy.retry import RetryPolicy
@@ -29,6 +30,7 @@ def build_service() -> Service:
     get_vault()  # a keyring that can't be read stops the start, not the first request
     worker = uuid.uuid4()
     journal = Journal(settings.JOURNAL_DIR, worker, max_bytes=settings.JOURNAL_MAX_BYTES)
+    lines = line_handler()
     return Service(
         lane=build_lane(worker, journal),
         journal=journal,
@@ -37,6 +39,7 @@ def build_service() -> Service:
         vault=HeldVault(),
         now=utc_now,
         body_budget=BodyBudget(settings.MAX_BODIES_BYTES),
+        say=lines.say if lines is not None else None,
     )
 
 
@@ -49,6 +52,7 @@ def build_lane(worker: uuid.UUID, journal: Journal) -> Lane:
     return Lane(
         BatchRules(worker=worker, policy=settings.BENCH_POLICY, trial_seconds=settings.TRIAL_SECONDS),
         max_queue=settings.LANE_QUEUE_SIZE,
+        clock=utc_now,
         heartbeat=Heartbeat(
             worker=worker,
             role="web",

@@ -139,7 +139,7 @@ class Call:
             self._finish(ending, refusal)
         else:
             self._refuse(overloaded("The answer could not be recorded. Try again shortly.", 5))
-        log_end(tally, ending)
+        log_end(tally, ending, self._service.say)
 
     async def _take_payload(self, model: str) -> bytes:
         """Our own serialization of what we parsed, so that policy and upstream can't see two different requests."""

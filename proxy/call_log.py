@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+
+import msgspec
 
 from keys.causes import Cause, Failure
 from keys.ledger_items import NoKey, Selection
 from proxy.tally import Ending, Tally
 
 logger = logging.getLogger("opensvm.proxy")
+
+Say = Callable[[int, msgspec.Struct], None]  # (level, what is said)
 
 
 def log_denial(reason: str, prefix: str, client_ip: str, request_id: str) -> None:
@@ -50,26 +55,44 @@ def log_failed_key(selection: Selection, failure: Failure, request_id: str, *, i
     )
 
 
-def log_end(tally: Tally, ending: Ending) -> None:
+class CallEnd(msgspec.Struct, frozen=True, gc=False):
+    """The line of a call that has ended."""
+
+    event: str
+    msg: str
+    request: str
+    client: str
+    key: str
+    model: str
+    error: str
+    detail: str
+    tries: int
+    cost_nano: int | None
+    latency_ms: int
+
+
+def log_end(tally: Tally, ending: Ending, say: Say | None = None) -> None:
+    """By `say`, if there is one: `logging` takes three times as long."""
     failure, selection = ending.failure, tally.selection
     outcome = "answered" if failure is None else f"failed ({failure.cause.label})"
     level = logging.INFO if failure is None else logging.WARNING
     if not logger.isEnabledFor(level):
         return
-    # As `logger.log` does, with the fields apart from the record's own; see `opensvm.log_lines`.
-    record = logging.getLogRecordFactory()(
-        logger.name, level, "", 0, f"{outcome} with key ending {selection.tail}", (), None
+    end = CallEnd(
+        "request.settled",
+        f"{outcome} with key ending {selection.tail}",
+        tally.asked.request_id,
+        tally.admitted.client_name,
+        selection.tail,
+        tally.admitted.model_sent,
+        failure.error_type if failure else "",
+        failure.detail if failure else "",
+        tally.tries,
+        tally.usage.cost_nano,
+        tally.elapsed_ms(),
     )
-    vars(record)["fields"] = {
-        "event": "request.settled",
-        "request": tally.asked.request_id,
-        "client": tally.admitted.client_name,
-        "key": selection.tail,
-        "model": tally.admitted.model_sent,
-        "error": failure.error_type if failure else "",
-        "detail": failure.detail if failure else "",
-        "tries": tally.tries,
-        "cost_nano": tally.usage.cost_nano,
-        "latency_ms": tally.elapsed_ms(),
-    }
-    logger.handle(record)
+    if say is not None:
+        say(level, end)
+    else:
+        extra = msgspec.structs.asdict(end)
+        logger.log(level, extra.pop("msg"), extra=extra)

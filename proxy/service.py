@@ -18,6 +18,7 @@ from keys.held_vault import HeldVault
 from keys.journal import Journal
 from keys.lane import DatabaseAway, Lane, LaneFull, LaneStopped
 from keys.ledger_items import Admit, Identify, LaneResult
+from proxy.call_log import Say
 from proxy.cors import CorsPolicy
 from proxy.errors import overloaded
 from proxy.exchange import BodyBudget, BodyLimits
@@ -52,6 +53,7 @@ class Service:
     now: Callable[[], dt.datetime]
     body_budget: BodyBudget
     journal: Journal | None = None
+    say: Say | None = None  # who writes the log line of each call; None: `logging`
     calls: set[Call] = field(default_factory=set)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _unwatched: set[asyncio.Task[Any]] = field(default_factory=set)

@@ -334,8 +334,8 @@ def test_bad_request_404_logs_which_alias_to_look_at(plane: DataPlane, caplog: p
         plane.post(model="claude-3-sonnet-20240229")
         plane.only_row()
         plane.wait_until(lambda: any("aliases" in str(vars(record)) for record in caplog.records))
-    fields = [vars(record).get("fields", {}) for record in caplog.records]
-    (line,) = [line for line in fields if line.get("event") == "request.settled"]
+    lines = [vars(record) for record in caplog.records]
+    (line,) = [line for line in lines if line.get("event") == "request.settled"]
     assert "anthropic/claude-3.5-sonnet, see the model aliases" in line["detail"]
 
 

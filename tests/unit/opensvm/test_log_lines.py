@@ -9,11 +9,12 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opensvm.log_lines import MAX_LINE_BYTES, redact, to_line
+from opensvm.log_lines import MAX_LINE_BYTES, redact, to_line, to_quick_line
 
 
 def record(message: object = "sent", *arguments: object, **extras: Any) -> logging.LogRecord:
@@ -46,14 +47,31 @@ def test_a_line_has_the_fixed_fields_and_the_extras() -> None:
     }
 
 
-def test_a_record_may_bring_its_extras_apart() -> None:
-    made = record("answered", fields={"event": "request.settled", "tries": 1})
+class Said(msgspec.Struct):
+    event: str = "request.settled"
+    msg: str = "answered"
+    detail: str = ""
+    cost_nano: int | None = 7
 
-    assert {name: line(made)[name] for name in ("event", "msg", "tries")} == {
-        "event": "request.settled",
-        "msg": "answered",
-        "tries": 1,
-    }
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(Said(), id="plain"),
+        pytest.param(Said(detail="Grüße \u2028 \x7f", cost_nano=None), id="what a terminal would obey"),
+        pytest.param(Said(detail="\ud800"), id="lone surrogate"),
+        pytest.param(Said(detail="with sk-or-v1-0123456789abcdef"), id="a key"),
+        pytest.param(Said(detail="x" * 5000), id="long"),
+    ],
+)
+def test_what_is_said_without_a_record_makes_the_line_of_one(said: Said) -> None:
+    made = record(said.msg, event=said.event, detail=said.detail, cost_nano=said.cost_nano)
+    quick = to_quick_line(said, created=made.created, level="info", environment="test", max_bytes=4096)
+
+    assert quick.endswith(b"\n")
+    assert len(quick) <= 4096
+    assert json.loads(quick) == line(made, 4096)
+    assert redact(quick.decode()) == quick.decode()
 
 
 def test_a_record_of_a_library_has_its_logger_as_event() -> None:

@@ -127,6 +127,29 @@ def test_a_reader_that_does_not_read_loses_lines_and_does_not_stall_us() -> None
     os.close(write_end)
 
 
+def test_what_is_said_and_what_is_logged_keep_their_order(tmp_path: Path) -> None:
+    body = """
+import asyncio, msgspec
+from opensvm.logs import line_handler
+Said = msgspec.defstruct("Said", [("event", str), ("msg", str)])
+async def main():
+    for n in "13":
+        line_handler().say(logging.WARNING if n == "3" else logging.INFO, Said("a.b", n))
+        logging.getLogger("opensvm").info(str(int(n) + 1), extra={"event": "a.b"})
+asyncio.run(main())
+"""
+    run(body, tmp_path / "x.log", stdout=subprocess.DEVNULL)
+
+    lines = [json.loads(line) for line in (tmp_path / "x.log").read_text().splitlines()]
+    assert [(line["msg"], line["level"]) for line in lines] == [
+        ("1", "info"),
+        ("2", "info"),
+        ("3", "warning"),
+        ("4", "info"),
+    ]
+    assert {tuple(sorted(line)) for line in lines} == {("environment", "event", "level", "msg", "pid", "ts")}
+
+
 def test_lines_of_several_processes_on_one_pipe_stay_whole(tmp_path: Path) -> None:
     body = 'for n in range(300): logging.getLogger("opensvm").info("n", extra={"note": ["x" * 90] * (n % 60)})'
     read_end, write_end = os.pipe()
