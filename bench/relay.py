@@ -22,6 +22,7 @@ class Relay:
     def __init__(self) -> None:
         base_url = os.environ["OPENROUTER_BASE_URL"]
         self._upstream = Upstream(UpstreamConfig(base_url, silence_seconds=600.0, connect_seconds=10.0))
+        self._headers = self._upstream.headers_with(_HEADERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -32,7 +33,7 @@ class Relay:
             await self._relay(receive, send)
 
     async def _relay(self, receive: Receive, send: Send) -> None:
-        response = await self._upstream.send("/messages", await _body(receive), secret=_SECRET, headers=_HEADERS)
+        response = await self._upstream.send("/messages", await _body(receive), secret=_SECRET, headers=self._headers)
         kind = response.headers["content-type"]
         headers = [(b"content-type", kind.encode())]
         stream: Any = response.stream

@@ -45,7 +45,7 @@ class HeldVault:
 
     def unseal(self, ciphertext: bytes, *, table: str, column: str, row: UUID) -> Sealed:
         """Raises `Undecryptable`."""
-        vault, place = self._held(), (ciphertext, table, column, row)
+        vault, place = self._held(), (ciphertext, table, column, row.int)
         opened: Sealed | None = self._memory.get(place)
         if opened is None:
             try:

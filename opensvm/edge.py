@@ -6,6 +6,7 @@ Pure functions over an ASGI scope; called by `opensvm.asgi`.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections.abc import Iterable, Sequence
 
 from opensvm.environment import IPNetwork
@@ -20,17 +21,10 @@ _WITHOUT_HOST = frozenset({"1.0", "1"})  # granian writes HTTP/1.0 as "1", and a
 
 def check_framing(headers: Sequence[tuple[bytes, bytes]], *, http_version: str, max_header_bytes: int) -> None:
     """Raises `Refusal` for what two servers could read in two ways, and for headers that are too large."""
-    hosts = lengths = size = 0
-    has_host = has_encoding = False
-    for name, value in headers:
-        size += len(name) + len(value) + 4
-        if name == b"host":
-            hosts += 1
-            has_host = has_host or bool(value.strip())
-        elif name == b"content-length":
-            lengths += 1
-        elif name == b"transfer-encoding":
-            has_encoding = True
+    names = [name for name, _ in headers]
+    hosts, lengths, has_encoding = names.count(b"host"), names.count(b"content-length"), b"transfer-encoding" in names
+    has_host = hosts > 0 and bool(headers[names.index(b"host")][1].strip())
+    size = sum(map(len, itertools.chain.from_iterable(headers))) + 4 * len(names)
     if hosts > 1 or (not has_host and http_version not in _WITHOUT_HOST):
         raise invalid_request("host: exactly one Host header is required")
     if has_encoding and lengths:
@@ -52,7 +46,7 @@ def trusted_scope(scope: Scope, trusted: Iterable[IPNetwork]) -> Scope:
     path = f"/{scope['path'].lstrip('/')}"
     names = b" ".join([name for name, _ in scope["headers"]])
     if names.islower() and names.find(b"forwarded") < 0 and names.find(b"_") < 0:  # `in` would try an integer first
-        return {**scope, "path": path}
+        return scope if path == scope["path"] else {**scope, "path": path}
     headers: Headers = [(name.lower(), value) for name, value in scope["headers"] if b"_" not in name]
     rest = [header for header in headers if header[0] not in _FORWARDED]
     result = {**scope, "headers": rest, "path": path}

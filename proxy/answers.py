@@ -16,12 +16,14 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
-from proxy.json_text import is_too_deep, load_exact, read_decimal, with_room
+from proxy.json_text import is_too_deep, load_exact, with_room
 from proxy.sse import RawEvent
 
 MAX_TOKENS: Final = 2**40  # far above any answer, far below a 64-bit sum of many
 MAX_COST_USD: Final = 1_000_000
 _NANO: Final = Decimal("1e-9")
+_NANO_DIGITS: Final = 9
+_PLAIN_DIGITS: Final = 6  # below MAX_COST_USD
 _MONEY: Final = Context(prec=50, rounding=ROUND_HALF_EVEN)
 _MAX_NAME_CHARS: Final = 200
 
@@ -36,7 +38,7 @@ class _UsualUsage(msgspec.Struct):
     output_tokens: _Tokens
     cache_creation_input_tokens: _Tokens
     cache_read_input_tokens: _Tokens = 0
-    cost: Any = None
+    cost: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _UsualAnswer(msgspec.Struct):
@@ -51,7 +53,7 @@ class _UsualAnswer(msgspec.Struct):
     error: Literal[False] | None = None
 
 
-_USUAL: Final = msgspec.json.Decoder(_UsualAnswer, float_hook=read_decimal)
+_USUAL: Final = msgspec.json.Decoder(_UsualAnswer)
 
 
 class UnreadableAnswer(Exception):
@@ -120,15 +122,16 @@ def read_answer(body: bytes) -> Answer:
     try:
         usual = _USUAL.decode(body)
         body.decode()  # what is not read of it may be no text
+        reported = usual.usage
+        cost_nano = _cost_of_text(bytes(reported.cost))
     except (ValueError, RecursionError):
         return read_any_answer(body)
-    reported = usual.usage
     usage = Usage(
         reported.input_tokens,
         reported.output_tokens,
         reported.cache_read_input_tokens,
         reported.cache_creation_input_tokens,
-        cost_in_nano(reported.cost),
+        cost_nano,
     )
     return Answer(name_of(usual.id), name_of(usual.model), name_of(usual.stop_reason), usage, is_message=True)
 
@@ -202,6 +205,14 @@ def cost_in_nano(value: object) -> int | None:
     if not 0 <= value <= MAX_COST_USD:
         return None
     return int(Decimal(value).quantize(_NANO, context=_MONEY).scaleb(9, context=_MONEY))
+
+
+def _cost_of_text(text: bytes) -> int | None:
+    """As `cost_in_nano` of what `text` says; a plain decimal, as nearly all are, in a third of the time."""
+    whole, _, fraction = text.partition(b".")
+    if len(whole) <= _PLAIN_DIGITS and len(fraction) <= _NANO_DIGITS and (whole + fraction).isdigit():
+        return int(whole + fraction.ljust(_NANO_DIGITS, b"0"))
+    return cost_in_nano(load_exact(text))
 
 
 def name_of(value: object) -> str:

@@ -137,7 +137,10 @@ class Exchange(msgspec.Struct):
             raise too_large()
 
     async def _receive_in_time(self) -> Message:
-        received = asyncio.ensure_future(self.receive())
+        receiving = self.receive()
+        received: asyncio.Future[Message] = (
+            receiving if _is_future(receiving) else asyncio.ensure_future(receiving)  # type: ignore[assignment]
+        )
         timer = asyncio.get_running_loop().call_later(self.limits.silence_seconds, received.cancel)
         try:
             return await received

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Mapping
 from uuid import UUID
 
+import httpx
 import msgspec
 
 from keys.causes import Cause, Failure
@@ -17,6 +17,7 @@ from proxy.dialects import Dialect
 from proxy.errors import Refusal
 
 CLIENT_LEFT_STATUS = 499  # nginx's number for it
+_REPORTED, _UNKNOWN = CostSource.REPORTED.value, CostSource.UNKNOWN.value
 
 
 class Asked(msgspec.Struct, frozen=True, gc=False):
@@ -30,7 +31,7 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     dialect: Dialect
     is_stream: bool
     body_bytes: int
-    headers: Mapping[str, str]
+    headers: httpx.Headers
     caller: Caller
     created_at: dt.datetime
     started: float  # time.monotonic()
@@ -124,12 +125,12 @@ class Tally(msgspec.Struct):
             self.trial_passed or (failure is None and self.selection.is_trial),
         )
 
-    def _cost(self, failure: Failure | None) -> tuple[int | None, CostSource]:
+    def _cost(self, failure: Failure | None) -> tuple[int | None, str]:
         if self.usage.cost_nano is not None:
-            return self.usage.cost_nano, CostSource.REPORTED
+            return self.usage.cost_nano, _REPORTED
         if failure is not None and not failure.billed and not self.may_be_billed:
-            return 0, CostSource.REPORTED
-        return None, CostSource.UNKNOWN
+            return 0, _REPORTED
+        return None, _UNKNOWN
 
 
 def _status(failure: Failure | None, refusal: Refusal | None, *, has_begun: bool) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import httpx
 import msgspec
 from rest_framework.views import APIView
 
@@ -27,6 +28,7 @@ from proxy.exchange import Exchange, Headers
 from proxy.messages_body import MessagesRequest
 from proxy.service import Service
 from proxy.tally import Asked
+from proxy.upstream import Upstream
 
 _SESSION_HEADERS = (b"x-claude-code-session-id", b"x-session-id")
 _MAX_SESSION_CHARS = 256
@@ -113,7 +115,7 @@ class CallView(DataPlaneView):
             self.dialect,
             body.stream,
             size,
-            upstream_headers(exchange, session, is_stream=body.stream, dialect=self.dialect),
+            upstream_headers(exchange, session, is_stream=body.stream, dialect=self.dialect, upstream=service.upstream),
             Caller(exchange.client_ip, exchange.header(b"user-agent"), session),
             service.now(),
             time.monotonic(),
@@ -151,15 +153,22 @@ async def _read_body(exchange: Exchange, service: Service, dialect: Dialect) -> 
         exchange.release_body()
 
 
-def upstream_headers(exchange: Exchange, session: str, *, is_stream: bool, dialect: Dialect) -> Mapping[str, str]:
+def upstream_headers(
+    exchange: Exchange, session: str, *, is_stream: bool, dialect: Dialect, upstream: Upstream
+) -> httpx.Headers:
     """What goes up of a client's headers: all `anthropic-*`, its session, and nothing else."""
     own = tuple([(name, value) for name, value in exchange.headers if name.startswith(b"anthropic-")])
-    headers = _headers_with(own, dialect, is_stream)
-    return {**headers, "x-session-id": session} if session else headers
+    headers = _headers_with(own, dialect, is_stream, upstream)
+    if session:
+        headers = headers.copy()
+        headers["x-session-id"] = session
+    return headers
 
 
 @functools.lru_cache(maxsize=64)
-def _headers_with(own: tuple[tuple[bytes, bytes], ...], dialect: Dialect, is_stream: bool) -> Mapping[str, str]:
+def _headers_with(
+    own: tuple[tuple[bytes, bytes], ...], dialect: Dialect, is_stream: bool, upstream: Upstream
+) -> httpx.Headers:
     """With a client's own; there are as many of these as there are kinds of clients."""
     headers = {
         "content-type": "application/json",
@@ -171,7 +180,7 @@ def _headers_with(own: tuple[tuple[bytes, bytes], ...], dialect: Dialect, is_str
     for name, value in own:
         lists.setdefault(name.decode("latin-1"), []).append(value.translate(None, _UNSENDABLE).decode().strip())
     headers.update({name: ", ".join(values) for name, values in lists.items() if any(values)})
-    return headers
+    return upstream.headers_with(headers)
 
 
 def session_id(exchange: Exchange) -> str:

@@ -13,6 +13,7 @@ from proxy import exchange as exchange_module
 from proxy.dialects import MESSAGES
 from proxy.errors import Refusal
 from proxy.exchange import WATCH_AFTER_SECONDS, BodyBudget, BodyLimits, ClientLeft, Exchange
+from proxy.upstream import Upstream, UpstreamConfig
 from proxy.views import session_id, upstream_headers
 from tests.asgi import Taken
 
@@ -264,7 +265,8 @@ def test_the_first_of_several_headers_counts() -> None:
     assert exchange.client_ip == "127.0.0.1"
 
 
-UPSTREAM: dict[str, tuple[list[tuple[bytes, bytes]], dict[str, str]]] = {
+UPSTREAM = Upstream(UpstreamConfig("http://upstream.test", silence_seconds=1.0, connect_seconds=1.0))
+HEADERS: dict[str, tuple[list[tuple[bytes, bytes]], dict[str, str]]] = {
     "none": ([], {"anthropic-version": "2023-06-01"}),
     "verbatim": ([(b"anthropic-beta", b"a,b, c")], {"anthropic-beta": "a,b, c"}),
     "repeated": ([(b"anthropic-beta", b"a"), (b"anthropic-beta", b"b,c")], {"anthropic-beta": "a, b,c"}),
@@ -281,13 +283,13 @@ UPSTREAM: dict[str, tuple[list[tuple[bytes, bytes]], dict[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize(("headers", "expected"), UPSTREAM.values(), ids=UPSTREAM)
+@pytest.mark.parametrize(("headers", "expected"), HEADERS.values(), ids=HEADERS)
 def test_the_headers_that_go_upstream(headers: list[tuple[bytes, bytes]], expected: dict[str, str]) -> None:
     always = {"content-type": "application/json", "accept": "text/event-stream", "accept-encoding": "identity"}
     defaults = {"anthropic-version": "2023-06-01"}
     credentials = [(b"x-api-key", b"k"), (b"authorization", b"Bearer k"), (b"cookie", b"c"), (b"host", b"h")]
     exchange = exchange_with(Server(), *credentials, *headers)
-    assert upstream_headers(exchange, session_id(exchange), is_stream=True, dialect=MESSAGES) == {
+    assert upstream_headers(exchange, session_id(exchange), is_stream=True, dialect=MESSAGES, upstream=UPSTREAM) == {
         **always,
         **defaults,
         **expected,
@@ -299,4 +301,5 @@ def test_a_server_may_give_its_headers_as_lists() -> None:
     exchange = exchange_with(Server(), (b"anthropic-beta", b"a"))
     exchange.scope["headers"] = [list(header) for header in exchange.scope["headers"]]
 
-    assert upstream_headers(exchange, "", is_stream=True, dialect=MESSAGES)["anthropic-beta"] == "a"
+    sent = upstream_headers(exchange, "", is_stream=True, dialect=MESSAGES, upstream=UPSTREAM)
+    assert sent["anthropic-beta"] == "a"

@@ -160,7 +160,7 @@ async def _relay(dialect: Dialect, chunks: list[bytes], *, breaks: bool) -> Got:
 def _tally(dialect: Dialect) -> Tally:
     selection = Selection(uuid.uuid4(), None, "alpha", "...test", b"", 1, is_trial=False)
     admitted = Admitted(uuid.uuid4(), "bob", SENT, selection)
-    asked = Asked(uuid.uuid4(), "req_1", "", "", ASKED, dialect, True, 0, {}, Caller(), NOW, 0.0)
+    asked = Asked(uuid.uuid4(), "req_1", "", "", ASKED, dialect, True, 0, httpx.Headers(), Caller(), NOW, 0.0)
     return Tally(asked, admitted, selection)
 
 
@@ -198,6 +198,8 @@ def test_a_whole_stream_comes_through_however_it_is_sliced(
     assert looks_whole(got.raw)
     assert (got.tally.usage.cost_nano, got.tally.usage.output_tokens) == (250_000_000, 500)
     assert got.tally.generation_id == "gen-1795373986-x"
+    row = got.tally.settlement(Ending(), None, has_begun=True)
+    assert (type(row.cost_source), row.cost_source) == (str, "reported")  # plain: see `keys.steps.sqlite`
 
 
 @pytest.mark.parametrize("name", DIALECTS)

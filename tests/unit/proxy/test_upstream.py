@@ -69,7 +69,7 @@ async def upstream(answer: bytes) -> AsyncIterator[tuple[Upstream, list[Server]]
 
 
 async def ask(client: Upstream) -> httpx.Response:
-    return await client.send("/messages", b"{}", secret="sk-or-v1-test", headers={})
+    return await client.send("/messages", b"{}", secret="sk-or-v1-test", headers=httpx.Headers())
 
 
 async def first_piece(response: httpx.Response) -> bytes:
