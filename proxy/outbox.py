@@ -78,11 +78,17 @@ class Outbox(msgspec.Struct):
 
     async def put(self, chunk: bytes) -> None:
         """Waits while the client is too far behind."""
-        while self._pending_bytes >= _MAX_PENDING_BYTES:
+        while not self.offer(chunk):
             self._room = asyncio.get_running_loop().create_future()
             await self._room
+
+    def offer(self, chunk: bytes) -> bool:
+        """As `put`, but where that would wait nothing is taken. It hardly ever would, and a coroutine has its price."""
+        if self._pending_bytes >= _MAX_PENDING_BYTES:
+            return False
         if chunk:
             self._add(chunk)
+        return True
 
     def put_last(self, chunk: bytes) -> None:
         """What ends a stream; it goes out with `end`."""

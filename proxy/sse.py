@@ -56,10 +56,25 @@ class RawEvent(NamedTuple):
 
 
 class Usual(NamedTuple):
-    """How usual events look: one of any kind, with its kind and its data as groups, or a run of those of `run_kind`."""
+    """How usual events look: one of any kind, with its kind and its data as groups, or a run of those of `run_kind`.
+
+    Each event of a run begins with `run_start`; between two of them stands `run_joint`.
+    """
 
     pattern: re.Pattern[bytes]
     run_kind: bytes
+    run_start: bytes
+    run_joint: bytes
+
+    def is_run(self, chunk: bytes) -> bool:
+        """Whether `chunk` is such a run and nothing else, by the line ends alone: each event has three of them.
+
+        Those of the beginnings that follow a blank line, of the first beginning and of the last blank line must be all
+        there are; so no event has another line.
+        """
+        if not chunk.startswith(self.run_start) or not chunk.endswith(b"\n\n") or chunk.find(b"\r") >= 0:
+            return False
+        return chunk.count(b"\n") == 3 * (chunk.count(self.run_joint) + 1)
 
 
 def usual_events(run_kind: bytes) -> Usual:
@@ -69,7 +84,9 @@ def usual_events(run_kind: bytes) -> Usual:
     (https://github.com/python/cpython/issues/106052).
     """
     run = rb"(?:event: %b\ndata: [^\n]*+\n\n)+" % re.escape(run_kind)
-    return Usual(re.compile(run + rb"|event: ([^\n]*+)\ndata: ([^\n]*+)\n\n"), run_kind)
+    pattern = re.compile(run + rb"|event: ([^\n]*+)\ndata: ([^\n]*+)\n\n")
+    run_start = b"event: %b\ndata: " % run_kind
+    return Usual(pattern, run_kind, run_start, b"\n\n" + run_start)
 
 
 class EventReader:
@@ -95,6 +112,12 @@ class EventReader:
         else:
             self._buffer = chunk
         return self._cut(is_final=False)
+
+    def is_run(self, chunk: bytes) -> bool:
+        """Whether `chunk` is a run of usual events that need not be fed, because nothing before it waits for more."""
+        if self._buffer or self._at_start or self._has_cr or self._usual is None or len(chunk) > self._max_event_bytes:
+            return False
+        return self._usual.is_run(chunk)
 
     def finish(self) -> list[RawEvent]:
         """What the end of the stream completes: after a CR, no LF can follow any more."""

@@ -40,7 +40,16 @@ class StreamRelay:
 
     def feed(self, chunk: bytes) -> bytes:
         """What may be sent to the client now. Raises `proxy.sse.EventTooLarge`."""
+        if self._is_flowing and self._reader.is_run(chunk):
+            return chunk
         return self._pass(self._reader.feed(chunk))
+
+    @property
+    def _is_flowing(self) -> bool:
+        """What goes on the answer may go out as it comes."""
+        return self.has_started and not (
+            self._is_holding or self._waiting or self.is_finished or self.error is not None
+        )
 
     def finish(self) -> bytes:
         """Upstream has closed; a cut event is dropped."""

@@ -93,11 +93,13 @@ class UpstreamTry:
         relay = self._asked.dialect.open_relay(self._asked.model)
         try:
             async for chunk in chunks:
-                await self._pass_on(relay.feed(chunk), relay)
+                if not self._pass_on(passed := relay.feed(chunk), relay):
+                    await self._outbox.put(passed)
                 if relay.is_finished or relay.error is not None:
                     break
             else:
-                await self._pass_on(relay.finish(), relay)
+                if not self._pass_on(passed := relay.finish(), relay):
+                    await self._outbox.put(passed)
         except EventTooLarge as exc:
             return failures.transport_failure(sent=True, timed_out=False, detail=str(exc))
         finally:
@@ -115,14 +117,14 @@ class UpstreamTry:
             return dataclasses.replace(failure, billed=failure.billed or relay.has_started)
         return failures.transport_failure(sent=True, timed_out=False, detail="the stream ended before the answer did")
 
-    async def _pass_on(self, passed: bytes, relay: StreamRelay) -> None:
+    def _pass_on(self, passed: bytes, relay: StreamRelay) -> bool:
+        """False: `passed` has to wait, because the client is behind."""
         if relay.has_started and self._tally.first_event_ms is None:
             self._tally.note_first_event()
             self._note_generation(relay.usage.id)
             self._pass_trial()
             self._outbox.begin_stream()
-        if passed:
-            await self._outbox.put(passed)
+        return not passed or self._outbox.offer(passed)
 
     def _pass_trial(self) -> None:
         """The first good event proves that the key works: the others need not wait for the end of this stream."""

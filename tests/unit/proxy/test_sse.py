@@ -268,6 +268,27 @@ def test_a_run_is_what_the_events_one_by_one_would_be(stream, sizes):
         assert quick.leftover() == plain.leftover()
 
 
+ONLY_A_RUN = re.compile(rb"(?:event: content_block_delta\ndata: [^\r\n]*\n\n)+")
+PARTS = (*RUN_PIECES, DELTA, START, b"x", b"\n\n", b"\n", DELTA[:20])
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=8).map(b"".join))
+@example(START + b"x" + START + b"y\n\nz\n\n")  # as many beginnings as blank lines, and one event without
+@example(DELTA + b"\n" + DELTA)
+def test_a_chunk_that_is_a_run_alone_is_told_by_its_line_ends(chunk):
+    assert usual_events(KIND).is_run(chunk) == (ONLY_A_RUN.fullmatch(chunk) is not None)
+
+
+def test_a_run_is_only_taken_whole_between_events():
+    reader = EventReader(usual=usual_events(KIND))
+    assert not reader.is_run(DELTA)  # a byte order mark may be its beginning
+    reader.feed(PING)
+    assert reader.is_run(DELTA)
+    reader.feed(b"event: ")
+    assert not reader.is_run(DELTA)
+    assert not EventReader().is_run(DELTA)
+
+
 @pytest.mark.parametrize(
     ("stream", "kinds"),
     [
