@@ -92,7 +92,11 @@ class LineHandler(logging.Handler):
 
     def say(self, level: int, said: msgspec.Struct) -> None:
         """As a record with these fields, of which `event` and `msg` are two, in a third of its time."""
-        self._gather((time.time(), _LEVELS[level], said))
+        self.acquire()  # as `handle` does for a record: other threads log too
+        try:
+            self._gather((time.time(), _LEVELS[level], said))
+        finally:
+            self.release()
 
     def _gather(self, record: logging.LogRecord | _Said) -> None:
         loop = _running_loop()
