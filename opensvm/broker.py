@@ -82,8 +82,12 @@ class MessageFolder:
         ready = self._ready(queue)
         for folder in (self._writing, self._claimed, ready):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft.write_bytes(dumps(message).encode())
-        draft.rename(ready / name)
+        try:
+            draft.write_bytes(dumps(message).encode())
+            draft.rename(ready / name)
+        except BaseException:  # also a signal's, which ends a scheduler anywhere
+            draft.unlink(missing_ok=True)
+            raise
 
     def take(self, queue: str) -> dict[str, Any] | None:
         """The oldest message that is not expired, or None. The folder is listed only when the last list is used up."""
@@ -126,7 +130,8 @@ class MessageFolder:
             found = loads(claimed.read_bytes().decode())
         except (OSError, ValueError):
             found = None  # a power cut emptied the file
-        claimed.unlink(missing_ok=True)
+        finally:
+            claimed.unlink(missing_ok=True)
         return found if isinstance(found, dict) else None
 
     def _messages(self, queue: str) -> list[Path]:

@@ -138,6 +138,28 @@ def test_a_message_that_a_power_cut_spoiled_is_dropped(tmp_path: Path, content: 
     assert files(tmp_path) == []
 
 
+@pytest.mark.parametrize("step", ["write_bytes", "rename", "read_bytes"])
+def test_a_signal_in_the_middle_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Celery's handlers raise SystemExit wherever the process is."""
+    folder = MessageFolder(tmp_path)
+    real, is_taking = getattr(Path, step), step == "read_bytes"
+
+    def ended(path: Path, *arguments: Any) -> None:
+        real(path, *arguments)
+        raise SystemExit
+
+    if is_taking:
+        folder.put("celery", {"n": 1})
+    monkeypatch.setattr(Path, step, ended)
+    with pytest.raises(SystemExit):
+        folder.take("celery") if is_taking else folder.put("celery", {"n": 1})
+
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path.parent.parent.name for path in left] == (["ready"] if step == "rename" else [])
+
+
 def test_messages_are_for_our_eyes_only(tmp_path: Path) -> None:
     MessageFolder(tmp_path / "broker").put(QUEUE, message())
 
