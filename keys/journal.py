@@ -33,8 +33,6 @@ _SUFFIX = ".journal"
 _NEW_SUFFIX = ".new"  # of a file that is not yet, or not any more, anybody's journal
 _BAD_SUFFIX = ".bad"
 _ALL_LINES = 1_000_000
-
-
 _DISK_FULL = "the journal's disk is full"
 
 

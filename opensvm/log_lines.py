@@ -41,7 +41,7 @@ def to_line(record: logging.LogRecord, *, environment: str, max_bytes: int = MAX
 
 
 def to_quick_line(
-    said: msgspec.Struct, *, created: float, level: str, environment: str, max_bytes: int = MAX_LINE_BYTES
+    said: msgspec.Struct, *, created: float, level: int, environment: str, max_bytes: int = MAX_LINE_BYTES
 ) -> bytes:
     """The line of what is said at each request: an `event`, a `msg` and what else there is, without a record."""
     pid = os.getpid()
@@ -51,8 +51,9 @@ def to_quick_line(
         line = b"%b%03d%b%b%b" % (start, milliseconds, _quick_level(level), _QUICK.encode(said)[1:-1], end)
         if len(line) <= max_bytes and _is_clean(line):
             return line
-    fields = {"created": created, "levelname": level, "process": pid, **msgspec.structs.asdict(said)}
-    return to_line(logging.makeLogRecord(fields), environment=environment, max_bytes=max_bytes)
+    known = {"created": created, "levelname": logging.getLevelName(level), "process": pid}
+    record = logging.makeLogRecord({**known, **msgspec.structs.asdict(said)})
+    return to_line(record, environment=environment, max_bytes=max_bytes)
 
 
 @functools.lru_cache(maxsize=4)
@@ -61,8 +62,8 @@ def _quick_start(second: int) -> bytes:
 
 
 @functools.lru_cache
-def _quick_level(level: str) -> bytes:
-    return b'Z","level":"%b",' % level.encode()
+def _quick_level(level: int) -> bytes:
+    return b'Z","level":"%b",' % logging.getLevelName(level).lower().encode()
 
 
 @functools.lru_cache(maxsize=4)

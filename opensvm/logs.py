@@ -25,8 +25,7 @@ from opensvm.log_lines import MAX_LINE_BYTES, to_line, to_quick_line
 COMPLAINT_SECONDS = 60.0
 STDOUT_WAIT_SECONDS = 0.05
 STDOUT_WRITE_BYTES = select.PIPE_BUF  # so much is written to a pipe in one piece, or not at all
-_Said = tuple[float, str, msgspec.Struct]  # when, at what level, and what
-_LEVELS = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"}
+_Said = tuple[float, int, msgspec.Struct]  # when, at what level, and what
 _SERVING_COMMANDS = frozenset({"serve", "sandbox", "runserver"})
 
 
@@ -94,7 +93,7 @@ class LineHandler(logging.Handler):
         """As a record with these fields, of which `event` and `msg` are two, in a third of its time."""
         self.acquire()  # as `handle` does for a record: other threads log too
         try:
-            self._gather((time.time(), _LEVELS[level], said))
+            self._gather((time.time(), level, said))
         finally:
             self.release()
 

@@ -66,7 +66,7 @@ class Said(msgspec.Struct):
 )
 def test_what_is_said_without_a_record_makes_the_line_of_one(said: Said) -> None:
     made = record(said.msg, event=said.event, detail=said.detail, cost_nano=said.cost_nano)
-    quick = to_quick_line(said, created=made.created, level="info", environment="test", max_bytes=4096)
+    quick = to_quick_line(said, created=made.created, level=logging.INFO, environment="test", max_bytes=4096)
 
     assert quick.endswith(b"\n")
     assert len(quick) <= 4096
