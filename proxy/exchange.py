@@ -10,6 +10,7 @@ and its `send` has taken the message when it returns, but for a client that is f
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import msgspec
 
 from keys.uuid7 import new_request_uuid, request_id_of
 from proxy.errors import Refusal, error_body, invalid_request, overloaded, too_large
+from proxy.waits import NO_WAIT, Waits
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -63,17 +65,27 @@ class Exchange(msgspec.Struct):
     send: Send
     limits: BodyLimits
     budget: BodyBudget
+    waits: Waits = msgspec.field(default_factory=Waits)
     has_begun: bool = False
     is_body_read: bool = False
     extra_headers: Headers = msgspec.field(default_factory=list)  # what each answer carries beside its own
     write_error: Callable[[str, str, str], bytes] = error_body
+    _loop: asyncio.AbstractEventLoop | None = None
     _request_id: str = ""
     _values: dict[bytes, bytes] = msgspec.field(default_factory=dict)  # the first value of each header
     _reserved: int = 0
-    _watch: asyncio.TimerHandle | asyncio.Future[Message] | None = None
+    _watch_after: int = NO_WAIT
+    _watch: asyncio.Future[Message] | None = None
 
     def __post_init__(self) -> None:
         self._values = dict(reversed(self.scope["headers"]))
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The one that runs. Asked for anew it costs a system call each time."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     @property
     def request_id(self) -> str:
@@ -100,6 +112,13 @@ class Exchange(msgspec.Struct):
     def client_ip(self) -> str:
         """Empty over a unix socket."""
         return str((self.scope.get("client") or ("",))[0])
+
+    def fields(self, *names: bytes) -> Headers:
+        """All headers of these names."""
+        values = self._values
+        if len(values) == len(self.scope["headers"]):  # none is there twice
+            return [(name, values[name]) for name in names if name in values]
+        return [(name, value) for name, value in self.headers if name in names]
 
     def header(self, name: bytes) -> str:
         """The first value of a header, or empty."""
@@ -130,10 +149,10 @@ class Exchange(msgspec.Struct):
         self._reserved = 0
 
     def _check_declared_length(self) -> None:
-        declared = self.header(b"content-length")
-        if declared and not declared.isdecimal():
+        declared = self._values.get(b"content-length", b"")
+        if declared and not declared.isdigit():
             raise invalid_request("content-length: must be a number")
-        if len(declared.lstrip("0")) > _LENGTH_DIGITS or int(declared or 0) > self.limits.max_bytes:
+        if len(declared.lstrip(b"0")) > _LENGTH_DIGITS or int(declared or b"0") > self.limits.max_bytes:
             raise too_large()
 
     async def _receive_in_time(self) -> Message:
@@ -141,7 +160,8 @@ class Exchange(msgspec.Struct):
         received: asyncio.Future[Message] = (
             receiving if _is_future(receiving) else asyncio.ensure_future(receiving)  # type: ignore[assignment]
         )
-        timer = asyncio.get_running_loop().call_later(self.limits.silence_seconds, received.cancel)
+        silence = self.waits[self.limits.silence_seconds]
+        wait = silence.begin(self.loop, received.cancel)
         try:
             return await received
         except asyncio.CancelledError as exc:
@@ -149,7 +169,7 @@ class Exchange(msgspec.Struct):
                 raise
             raise _too_slow() from exc
         finally:
-            timer.cancel()
+            silence.end(wait)
 
     def _reserve(self, chunk_size: int, size: int) -> None:
         if size > self.limits.max_bytes:
@@ -168,9 +188,10 @@ class Exchange(msgspec.Struct):
 
         An answer that is there at once needs no watch, which is one more thing for the server to wait for.
         """
-        self._watch = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, self._look, on_left)
+        self._watch_after = self.waits[WATCH_AFTER_SECONDS].begin(self.loop, functools.partial(self._look, on_left))
 
     def unwatch(self) -> None:
+        self.waits[WATCH_AFTER_SECONDS].end(self._watch_after)
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.cancel()

@@ -36,6 +36,7 @@ class DataPlane:
             send=send,
             limits=self._service.rules.body,
             budget=self._service.body_budget,
+            waits=self._service.waits,
         )
         exchange.extra_headers = self._service.rules.cors.headers_for(exchange.header(b"origin"))
         try:

@@ -24,6 +24,7 @@ from proxy.errors import overloaded
 from proxy.exchange import BodyBudget, BodyLimits
 from proxy.retry import RetryPolicy
 from proxy.upstream import Upstream
+from proxy.waits import Waits
 
 if TYPE_CHECKING:
     from proxy.call import Call
@@ -54,6 +55,7 @@ class Service:
     body_budget: BodyBudget
     journal: Journal | None = None
     say: Say | None = None  # who writes the log line of each call; None: `logging`
+    waits: Waits = field(default_factory=Waits)
     calls: set[Call] = field(default_factory=set)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _unwatched: set[asyncio.Task[Any]] = field(default_factory=set)

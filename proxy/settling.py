@@ -11,6 +11,7 @@ from keys.lane import LaneStopped
 from keys.ledger_items import Settlement
 from proxy.exchange import is_cancelled_itself
 from proxy.service import Service
+from proxy.waits import Limit
 
 logger = logging.getLogger("opensvm.proxy")
 
@@ -29,18 +30,19 @@ async def settle(settlement: Settlement, service: Service) -> bool:
         return await _write_to_journal(settlement, service, None)
     assert posted.future is not None
     first = min(seconds, _SECONDS_WHILE_AWAY) if lane.is_away else seconds
-    if await _is_committed(posted.future, first):
+    if await _is_committed(posted.future, service.waits[first]):
         return True
     committed = posted.follow()
     if committed.done() and _has_succeeded(committed):  # in this moment
         return True
     committed.add_done_callback(_has_succeeded)  # reads an exception that nobody will wait for
-    return await _write_to_journal(settlement, service, committed) or await _is_committed(committed, seconds - first)
+    rest = service.waits[max(seconds - first, 0.0)]
+    return await _write_to_journal(settlement, service, committed) or await _is_committed(committed, rest)
 
 
-async def _is_committed(committed: asyncio.Future[Any], seconds: float) -> bool:
+async def _is_committed(committed: asyncio.Future[Any], limit: Limit) -> bool:
     """Waits for `committed`, and gives it up when the time is over: the lane goes on trying."""
-    timer = committed.get_loop().call_later(max(seconds, 0.0), committed.cancel)
+    wait = limit.begin(committed.get_loop(), committed.cancel)
     try:
         await committed
     except asyncio.CancelledError:
@@ -50,7 +52,7 @@ async def _is_committed(committed: asyncio.Future[Any], seconds: float) -> bool:
     except Exception:
         return False
     finally:
-        timer.cancel()
+        limit.end(wait)
     return True
 
 
