@@ -29,7 +29,7 @@ from django.core.handlers.asgi import ASGIHandler  # noqa: E402 - Django must be
 
 from keys.uuid7 import new_request_uuid, request_id_of  # noqa: E402
 from opensvm import health  # noqa: E402
-from opensvm.edge import check_framing, is_data_plane, trusted_scope, with_host  # noqa: E402
+from opensvm.edge import check_framing, is_data_plane, is_usual, trusted_scope, with_host  # noqa: E402
 from opensvm.environment import IPNetwork  # noqa: E402
 from opensvm.wiring import build_service  # noqa: E402
 from proxy.errors import Refusal, error_body, refusal_headers  # noqa: E402
@@ -62,16 +62,17 @@ class Application:
             return
         if scope["type"] != "http":
             return
-        try:
-            check_framing(
-                scope["headers"],
-                http_version=scope.get("http_version", "1.1"),
-                max_header_bytes=self._max_header_bytes,
-            )
-        except Refusal as refusal:
-            await _refuse(refusal, send)
-            return
-        scope = trusted_scope(scope, self._trusted_proxies)
+        if not is_usual(scope, max_header_bytes=self._max_header_bytes):
+            try:
+                check_framing(
+                    scope["headers"],
+                    http_version=scope.get("http_version", "1.1"),
+                    max_header_bytes=self._max_header_bytes,
+                )
+            except Refusal as refusal:
+                await _refuse(refusal, send)
+                return
+            scope = trusted_scope(scope, self._trusted_proxies)
         if is_data_plane(scope["path"]) and self._data_plane is not None:
             await self._data_plane(scope, receive, send)
         else:

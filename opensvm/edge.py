@@ -5,6 +5,7 @@ Pure functions over an ASGI scope; called by `opensvm.asgi`.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import itertools
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,29 @@ _FORWARDED = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded"}
 )
 _WITHOUT_HOST = frozenset({"1.0", "1"})  # granian writes HTTP/1.0 as "1", and a Host that was not sent as an empty one
+
+
+def is_usual(scope: Scope, *, max_header_bytes: int) -> bool:
+    """Whether `check_framing` and `trusted_scope` would find nothing in it, as in nearly all; when in doubt, not."""
+    headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+    names = b" ".join([name for name, _ in headers])
+    place, path = _usual_place_of_host(names), scope["path"]
+    return (
+        place is not None
+        and bool(headers[place][1].strip())
+        and len(names) + len(b"".join([value for _, value in headers])) + 4 * len(headers) <= max_header_bytes
+        and path.startswith("/")
+        and not path.startswith("//")
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _usual_place_of_host(joined: bytes) -> int | None:
+    """Where Host is in a list of names that says nothing else of framing and of forwarding; else None."""
+    names = joined.split(b" ")
+    is_plain = joined.islower() and b"_" not in joined and b"forwarded" not in joined
+    is_odd = names.count(b"host") != 1 or names.count(b"content-length") > 1 or b"transfer-encoding" in names
+    return names.index(b"host") if is_plain and not is_odd else None
 
 
 def check_framing(headers: Sequence[tuple[bytes, bytes]], *, http_version: str, max_header_bytes: int) -> None:
@@ -44,9 +68,6 @@ def trusted_scope(scope: Scope, trusted: Iterable[IPNetwork]) -> Scope:
     as if it were a dash.
     """
     path = f"/{scope['path'].lstrip('/')}"
-    names = b" ".join([name for name, _ in scope["headers"]])
-    if names.islower() and names.find(b"forwarded") < 0 and names.find(b"_") < 0:  # `in` would try an integer first
-        return scope if path == scope["path"] else {**scope, "path": path}
     headers: Headers = [(name.lower(), value) for name, value in scope["headers"] if b"_" not in name]
     rest = [header for header in headers if header[0] not in _FORWARDED]
     result = {**scope, "headers": rest, "path": path}

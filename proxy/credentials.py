@@ -15,6 +15,7 @@ import msgspec
 from keys.client_keys import START, is_well_formed, prefix_of
 from keys.held_vault import HeldVault
 
+HEADERS: Final = (b"x-api-key", b"authorization")
 _UPSTREAM_START: Final = "sk-or-"
 
 
@@ -37,8 +38,8 @@ class MalformedCredential(Exception):
 
 
 def read_credential(headers: Iterable[tuple[bytes, bytes]], vault: HeldVault) -> Credential:
-    """Who asks, by a request's headers, whose names are in lower case. Raises `MalformedCredential`."""
-    sent = tuple([(name, value) for name, value in headers if name == b"x-api-key" or name == b"authorization"])
+    """Who asks, by those of `HEADERS` that were sent, names in lower case. Raises `MalformedCredential`."""
+    sent = tuple(headers)
     known: Credential | None = vault.recall(sent)
     if known is None:
         client_key = read_client_key(sent)

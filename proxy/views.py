@@ -20,6 +20,7 @@ from keys.ledger_items import Caller
 from keys.uuid7 import new_request_uuid, request_id_of
 from proxy.call import Call
 from proxy.call_log import log_denial
+from proxy.credentials import HEADERS as CREDENTIAL_HEADERS
 from proxy.credentials import Credential, MalformedCredential, read_credential
 from proxy.data_plane_request import DataPlaneRequest
 from proxy.dialects import CHAT, MESSAGES, Dialect
@@ -136,7 +137,7 @@ class ChatCompletionsView(CallView):
 def get_credential(request: DataPlaneRequest) -> Credential:
     exchange = request.exchange
     try:
-        return read_credential(exchange.headers, request.service.vault)
+        return read_credential(exchange.fields(*CREDENTIAL_HEADERS), request.service.vault)
     except MalformedCredential as exc:
         log_denial(exc.reason, exc.prefix, exchange.client_ip, exchange.request_id)
         raise bad_credential() from exc

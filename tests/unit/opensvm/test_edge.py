@@ -6,8 +6,10 @@ import ipaddress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from opensvm.edge import check_framing, is_data_plane, trusted_scope
+from opensvm.edge import check_framing, is_data_plane, is_usual, trusted_scope
 from opensvm.environment import IPNetwork
 from proxy.errors import Refusal
 
@@ -147,6 +149,24 @@ def test_the_scope_it_was_given_is_left_as_it_was() -> None:
     scope = {"headers": [(b"x_a", b"1"), HOST], "client": ("10.1.2.3", 5), "scheme": "http", "path": "/"}
     trusted_scope(scope, TRUSTED)
     assert scope["headers"] == [(b"x_a", b"1"), HOST]
+
+
+NAMES = [b"host", b"content-length", b"transfer-encoding", b"x-api-key", b"accept", b"Accept", b"x_a", b"forwarded"]
+SOME_HEADERS = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from([b"", b" ", b"a", b"a" * 40])), max_size=5)
+
+
+@given(headers=SOME_HEADERS, path=st.sampled_from(["/", "/v1/messages", "//v1", "v1", ""]))
+def test_what_is_usual_would_have_passed_and_been_left_as_it_is(headers: Headers, path: str) -> None:
+    scope = {"headers": headers, "client": ("10.1.2.3", 5), "scheme": "http", "path": path}
+    if is_usual(scope, max_header_bytes=100):
+        check_framing(headers, http_version="1.1", max_header_bytes=100)
+        assert trusted_scope(scope, TRUSTED) == scope
+
+
+def test_what_clients_send_is_usual() -> None:
+    names = (b"content-type", b"content-length", b"user-agent", b"anthropic-version", b"x-api-key")
+    scope = {"headers": [HOST, *((name, b"1") for name in names)], "path": "/v1/messages"}
+    assert is_usual(scope, max_header_bytes=1000)
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/messages", "//v1/messages", "/v1/models/anthropic/claude"])
