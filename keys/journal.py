@@ -26,7 +26,6 @@ import msgspec
 
 from keys.causes import Cause, Failure
 from keys.ledger_items import Caller, FailedTry, Selection, Settlement, Tokens
-from keys.uuid7 import hex_of
 
 _COMPACT_AT_BYTES = 1024 * 1024
 _SUFFIX = ".journal"
@@ -48,7 +47,7 @@ class Journal:
         self._path = folder / f"{worker}{_SUFFIX}"
         self._max_bytes = max_bytes
         self._guard = threading.Lock()
-        self._generations: dict[UUID, str] = {}
+        self._generations: dict[int, str] = {}  # by the request's id: a number is hashed in a tenth of a UUID's time
         self._unwritten: list[bytes] = []  # of `_generations`
         self._unsettled: set[UUID] = set()
         self._size = 0
@@ -71,8 +70,8 @@ class Journal:
         In an event loop, what one turn of it notes is one write at its end.
         """
         with self._guard:
-            self._generations[request] = generation_id
-            self._unwritten.append(_generation_line(request, generation_id))
+            self._generations[request.int] = generation_id
+            self._unwritten.append(_generation_line(request.int, generation_id))
             is_first = len(self._unwritten) == 1
         if is_first:
             _at_the_end_of_the_turn(self._write_notes)
@@ -111,7 +110,7 @@ class Journal:
                 return
             had_unsettled = bool(self._unsettled)
             for request in requests:
-                self._generations.pop(request, None)
+                self._generations.pop(request.int, None)
                 if had_unsettled:
                     self._unsettled.discard(request)
             if had_unsettled and not self._unsettled:
@@ -270,8 +269,8 @@ def _line(document: dict[str, Any]) -> bytes:
     return b"\n" + json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
 
-def _generation_line(request: UUID, generation_id: str) -> bytes:
-    return b'\n{"request":"%b","generation":%b}\n' % (hex_of(request).encode(), msgspec.json.encode(generation_id))
+def _generation_line(request: int, generation_id: str) -> bytes:
+    return b'\n{"request":"%032x","generation":%b}\n' % (request, msgspec.json.encode(generation_id))
 
 
 def _read_line(document: dict[str, Any], content: JournalContent) -> None:

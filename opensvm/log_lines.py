@@ -44,14 +44,22 @@ def to_quick_line(
     said: msgspec.Struct, *, created: float, level: int, environment: str, max_bytes: int = MAX_LINE_BYTES
 ) -> bytes:
     """The line of what is said at each request: an `event`, a `msg` and what else there is, without a record."""
-    pid = os.getpid()
-    with contextlib.suppress(Exception):  # of what JSON can't hold
+    try:
+        members = _QUICK.encode(said)[1:-1]
+    except Exception:
+        members = b""  # of what JSON can't hold: the long way
+    if members:
         second, milliseconds = divmod(int(created * 1000), 1000)
-        start, end = _quick_start(second), _quick_end(environment, pid)
-        line = b"%b%03d%b%b%b" % (start, milliseconds, _quick_level(level), _QUICK.encode(said)[1:-1], end)
+        line = b"%b%03d%b%b%b" % (
+            _quick_start(second),
+            milliseconds,
+            _quick_level(level),
+            members,
+            _quick_end(environment),
+        )
         if len(line) <= max_bytes and _is_clean(line):
             return line
-    known = {"created": created, "levelname": logging.getLevelName(level), "process": pid}
+    known = {"created": created, "levelname": logging.getLevelName(level), "process": os.getpid()}
     record = logging.makeLogRecord({**known, **msgspec.structs.asdict(said)})
     return to_line(record, environment=environment, max_bytes=max_bytes)
 
@@ -67,8 +75,11 @@ def _quick_level(level: int) -> bytes:
 
 
 @functools.lru_cache(maxsize=4)
-def _quick_end(environment: str, pid: int) -> bytes:
-    return b',"environment":%b,"pid":%d}\n' % (_QUICK.encode(environment), pid)
+def _quick_end(environment: str) -> bytes:
+    return b',"environment":%b,"pid":%d}\n' % (_QUICK.encode(environment), os.getpid())
+
+
+os.register_at_fork(after_in_child=_quick_end.cache_clear)
 
 
 def _is_clean(line: bytes) -> bool:

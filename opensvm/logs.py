@@ -178,7 +178,8 @@ class StdoutSink:
         """It is not ours to close."""
 
     def _is_writable(self) -> bool:
-        return any(events & select.POLLOUT for _, events in self._poll.poll(self._wait_seconds * 1000))
+        ready = self._poll.poll(self._wait_seconds * 1000)
+        return bool(ready) and bool(ready[0][1] & select.POLLOUT)
 
 
 class WithoutTraceback(logging.Filter):

@@ -229,7 +229,7 @@ class Call:
         if self._ended_by is not None:
             work.close()
             return None
-        task = self._waiting = asyncio.current_task()
+        task = self._waiting = asyncio.current_task(self.outbox.exchange.loop)
         assert task is not None
         try:
             return await work

@@ -169,12 +169,8 @@ def read_headers(response: httpx.Response, *names: bytes) -> list[str]:
 
     `response.headers` tries an encoding on all of them at each look.
     """
-    values: dict[bytes, str | None] = dict.fromkeys(names)
-    for name, value in response.headers.raw:
-        lower = name.lower()
-        if lower in values and values[lower] is None:
-            values[lower] = value.decode("latin-1")
-    return [value or "" for value in values.values()]
+    values = {name.lower(): value for name, value in reversed(response.headers.raw)}
+    return [values.get(name, b"").decode("latin-1") for name in names]
 
 
 def has_ended(response: httpx.Response) -> bool:

@@ -400,10 +400,13 @@ def test_a_model_that_is_known_is_replaced_where_it_would_be_found(raw):
 
 
 @given(
-    st.dictionaries(st.text(max_size=3) | st.just("model"), JSON_VALUES, max_size=4), st.booleans(), st.text(max_size=9)
+    st.dictionaries(st.text(max_size=3) | st.just("model"), JSON_VALUES, max_size=4),
+    st.booleans(),
+    st.sampled_from([(",", ":"), (", ", ": ")]),
+    st.text(max_size=9),
 )
-def test_knowing_the_model_changes_nothing_in_what_is_replaced(document, ascii_only, name):
-    raw = json.dumps(document, ensure_ascii=ascii_only).encode()
+def test_knowing_the_model_changes_nothing_in_what_is_replaced(document, ascii_only, separators, name):
+    raw = json.dumps(document, ensure_ascii=ascii_only, separators=separators).encode()
     known = document.get("model")
 
     replaced = replace_known_model(raw, known if isinstance(known, str) else "", name)
