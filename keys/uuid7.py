@@ -14,6 +14,7 @@ _RANDOM_BITS = 74
 _LOW_BITS = 62  # of them, below the variant
 _LOW = (1 << _LOW_BITS) - 1
 _FIXED = 0x7 << 76 | 0x2 << 62  # version and variant
+_SAFETY = uuid.SafeUUID.unknown  # to look up a member of an enum is a call in Python
 
 
 class Uuid7Source:
@@ -46,7 +47,7 @@ def _uuid_of(value: int) -> uuid.UUID:
     """As `UUID(int=value)`, which takes three times as long to look at its arguments."""
     made = object.__new__(uuid.UUID)
     object.__setattr__(made, "int", value)
-    object.__setattr__(made, "is_safe", uuid.SafeUUID.unknown)
+    object.__setattr__(made, "is_safe", _SAFETY)
     return made
 
 

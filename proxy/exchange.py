@@ -232,8 +232,10 @@ class Exchange(msgspec.Struct):
         """A whole answer at once; to a HEAD, all of it but the body. Raises `ClientLeft`."""
         if status != 204:
             headers = [*headers, (b"content-length", str(len(body)).encode())]
-        await self.wait_for(self.begin(status, headers))
-        await self.wait_for(self.write(b"" if self.scope["method"] == "HEAD" else body, is_last=True))
+        if (sent := self.begin(status, headers)) is not None:
+            await self.wait_for(sent)
+        if (sent := self.write(b"" if self.scope["method"] == "HEAD" else body, is_last=True)) is not None:
+            await self.wait_for(sent)
 
     def _hand_over(self, message: Message) -> Sent:
         sent = self.send(message)
