@@ -15,7 +15,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -56,12 +56,10 @@ class Application:
         self._max_header_bytes: int = settings.MAX_HEADER_BYTES
         self._trusted_proxies: Sequence[IPNetwork] = settings.OPENSVM_TRUSTED_PROXIES
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._live(receive, send)
-            return
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """No coroutine of its own: it would be gone through each time that a request of the data plane goes on."""
         if scope["type"] != "http":
-            return
+            return self._live(receive, send) if scope["type"] == "lifespan" else _nothing()
         if not is_usual(scope, max_header_bytes=self._max_header_bytes):
             try:
                 check_framing(
@@ -70,16 +68,14 @@ class Application:
                     max_header_bytes=self._max_header_bytes,
                 )
             except Refusal as refusal:
-                await _refuse(refusal, send)
-                return
+                return _refuse(refusal, send)
             scope = trusted_scope(scope, self._trusted_proxies)
         if is_data_plane(scope["path"]) and self._data_plane is not None:
-            await self._data_plane(scope, receive, send)
-        else:
-            if scope["path"] in _PROBES:
-                trouble = self.service.lane.trouble if self.service is not None else ""
-                scope = {**with_host(scope, settings.ALLOWED_HOSTS[0]), health.TROUBLE: trouble}
-            await self._django(scope, receive, _stamped(send))  # type: ignore[arg-type]
+            return self._data_plane(scope, receive, send)
+        if scope["path"] in _PROBES:
+            trouble = self.service.lane.trouble if self.service is not None else ""
+            scope = {**with_host(scope, settings.ALLOWED_HOSTS[0]), health.TROUBLE: trouble}
+        return self._django(scope, receive, _stamped(send))  # type: ignore[arg-type]
 
     # -- the life of the process -------------------------------------------------------------------------------------
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -197,6 +193,10 @@ def _stamped(send: Send) -> Send:
         await send(message)
 
     return stamped
+
+
+async def _nothing() -> None:
+    """The answer to what is neither HTTP nor the server's own."""
 
 
 async def _refuse(refusal: Refusal, send: Send) -> None:

@@ -40,31 +40,33 @@ class DataPlane:
         )
         exchange.extra_headers = self._service.rules.cors.headers_for(exchange.header(b"origin"))
         try:
-            await self._serve(exchange)
+            response = await self._ask_view(exchange)
+            if isinstance(response, CallResponse):
+                await self._relay(exchange, response)
+            elif isinstance(response, Refusal):
+                await _send_refusal(exchange, response)
+            else:
+                await _answer(exchange, response)
         except ClientLeft:
             logger.debug("client left before its request was read", extra={"event": "client.left"})
             await _answer_cut_body(exchange)
         finally:
             exchange.release_body()
 
-    async def _serve(self, exchange: Exchange) -> None:
+    async def _ask_view(self, exchange: Exchange) -> CallResponse | PlainResponse | Refusal:
+        """Raises `ClientLeft`."""
         try:
             match = self._resolve(exchange.scope["path"])
             request = DataPlaneRequest(exchange, self._service, match)
             response: CallResponse | PlainResponse = await match.func(request, *match.args, **match.kwargs)
         except Refusal as refusal:
-            await _send_refusal(exchange, refusal)
-            return
+            return refusal
         except ClientLeft:
             raise
         except Exception:
             logger.exception("request failed", extra={"event": "request.failed", "request": exchange.request_id})
-            await _send_refusal(exchange, internal_error())
-            return
-        if isinstance(response, CallResponse):
-            await self._relay(exchange, response)
-        else:
-            await _answer(exchange, response)
+            return internal_error()
+        return response
 
     def _resolve(self, path: str) -> ResolverMatch:
         """A path without parameters is looked up once: there are as many of them as there are routes."""

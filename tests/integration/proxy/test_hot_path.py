@@ -21,7 +21,7 @@ from tests.data_plane import DataPlane
 
 ROOT = Path(__file__).resolve().parents[3]
 OURS = tuple(f"{ROOT / package}{os.sep}" for package in ("opensvm", "proxy", "keys"))
-BY_SERVER = "Application.__call__"
+BY_SERVER = "DataPlane.__call__"
 
 
 class CountingLane:
