@@ -75,6 +75,7 @@ class Admission:
     sql: Statements
     now: dt.datetime
     trial_seconds: float
+    worker: UUID
     turn: int
     wanted: int  # how many selections the batch may make, and keys that one of them may have to avoid
     _rotations: dict[str, Rotation] = field(default_factory=dict)
@@ -110,7 +111,7 @@ class Admission:
         if self._selected or admitted:
             selected = sorted(self._selected, key=lambda candidate: candidate.key_id)
             selections = Selections(self.turn, [(c.key_id, c.turn, c.times_selected) for c in selected])
-            self.sql.save_selections(selections, admitted, now=self.now)
+            self.sql.save_selections(selections, admitted, worker=self.worker, now=self.now)
         self._selected.clear()
         self._rotations.clear()
 

@@ -38,7 +38,6 @@ from keys.steps.clean import clean_text
 from keys.steps.database import open_lean_statements, open_statements
 from keys.steps.identification import identify
 from keys.steps.statements import CandidateQuery, Row, Statements
-from keys.uuid7 import hex_of
 
 logger = logging.getLogger("opensvm.ledger")
 
@@ -142,7 +141,7 @@ class Batch:
             for (index, _), each in zip(asked.identifies, found, strict=True):
                 self.results[index] = each
         if admission is not None:
-            admission.flush(self._in_flight_rows(sql, admitted))
+            admission.flush(_in_flight_rows(admitted))
         if asked.switches:  # the attempts of requests that go on; those of settled ones are written with their row
             failures = [(item.id, failed) for _, item in asked.switches for failed in item.failures]
             settlement.write_attempts(failures, sql)
@@ -179,6 +178,7 @@ class Batch:
             sql=sql,
             now=self.now,
             trial_seconds=self.rules.trial_seconds,
+            worker=self.rules.worker,
             turn=doorman.turn,
             wanted=len(asked.admits) + len(asked.switches) + most_tried(item for _, item in asked.switches),
         )
@@ -201,14 +201,6 @@ class Batch:
         if moved:
             sql.move_in_flight(sorted(moved))
 
-    def _in_flight_rows(self, sql: Statements, admitted: Sequence[tuple[Admit, Admitted]]) -> list[Row]:
-        models = {model: clean_text(model, MAX_MODEL_CHARS) for model in {found.model_sent for _, found in admitted}}
-        last = 0, self.rules.worker.hex, sql.stamp(self.now)
-        return [
-            (hex_of(item.id), hex_of(found.client_id), hex_of(found.selection.key_id), models[found.model_sent], *last)
-            for item, found in admitted
-        ]
-
     def _settlements_without_key(self, admits: Sequence[tuple[int, Admit]]) -> list[Settlement]:
         """Of those who found none."""
         return [
@@ -222,6 +214,11 @@ class Batch:
             for index, item in admits
             if isinstance(shortage := self.results[index], NoKey)
         ]
+
+
+def _in_flight_rows(admitted: Sequence[tuple[Admit, Admitted]]) -> list[Row]:
+    models = {model: clean_text(model, MAX_MODEL_CHARS) for model in {found.model_sent for _, found in admitted}}
+    return [(item.id, found.client_id, found.selection.key_id, models[found.model_sent]) for item, found in admitted]
 
 
 def _log_orphan(request_id: UUID) -> None:

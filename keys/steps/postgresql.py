@@ -32,26 +32,26 @@ from keys.steps.statements import (
     candidate_texts,
     rfc3339,
 )
+from keys.uuid7 import held_hex
 
 _TYPES = {
-    **dict.fromkeys(("id", "client_id", "key_id", "worker"), "uuid"),
-    **dict.fromkeys(("created_at", "recorded_at", "started_at"), "timestamptz"),
-    **dict.fromkeys(("stream", "flagged"), "boolean"),
+    **dict.fromkeys(("id", "client_id", "key_id"), "uuid"),
+    "created_at": "timestamptz",
+    "stream": "boolean",
     **dict.fromkeys(("n", "status", "attempts"), "smallint"),
     **dict.fromkeys(("latency_ms", "first_token_ms", "duration_ms"), "integer"),
     **dict.fromkeys(("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"), "bigint"),
-    **dict.fromkeys(("cost_nano", "reserved_nano"), "bigint"),
+    "cost_nano": "bigint",
 }
 
 
-def _rows_of(mark: str, columns: Sequence[str], types: Mapping[str, str] = _TYPES) -> str:
-    """A query that reads one JSON parameter, a list of lists, as rows of `columns`."""
-    fields = (f"(r->>{n})::{types[name]}" if name in types else f"r->>{n}" for n, name in enumerate(columns))
-    return f"SELECT {', '.join(fields)} FROM jsonb_array_elements({mark}::jsonb) r"  # noqa: S608 - constants
-
-
-def _insert(mark: str, table: str, columns: Sequence[str], types: Mapping[str, str] = _TYPES) -> str:
-    return f"INSERT INTO {table} ({', '.join(columns)}) {_rows_of(mark, columns, types)}"
+def _insert(mark: str, table: str, columns: Sequence[str], types: Mapping[str, str] = _TYPES, **shared: str) -> str:
+    """Reads one JSON parameter, a list of lists, as rows of `columns`. shared: what is the same in all of them."""
+    fields = [f"(r->>{n})::{types[name]}" if name in types else f"r->>{n}" for n, name in enumerate(columns)]
+    return (
+        f"INSERT INTO {table} ({', '.join([*columns, *shared])}) "  # noqa: S608 - constants
+        f"SELECT {', '.join([*fields, *shared.values()])} FROM jsonb_array_elements({mark}::jsonb) r"
+    )
 
 
 _BEGIN = Call("BEGIN")
@@ -85,22 +85,23 @@ _CANDIDATES_COUNTED = Prepared(
 )
 _SAVE_SELECTIONS = Prepared(
     "opensvm_save_selections",
-    ("bigint", "jsonb", "timestamptz", "uuid[]", "bigint[]", "bigint[]"),
+    ("bigint", "jsonb", "timestamptz", "uuid", "uuid[]", "bigint[]", "bigint[]"),
     "WITH counted AS (UPDATE keys_pool SET turn = $1 WHERE id = 1), "  # noqa: S608 - constants
-    f"begun AS ({_insert('$2', 'keys_inflight', IN_FLIGHT_COLUMNS)} "
+    f"begun AS ({_insert('$2', 'keys_inflight', IN_FLIGHT_COLUMNS, started_at='$3', worker='$4', reserved_nano='0')} "
     "ON CONFLICT (id) DO UPDATE SET key_id = excluded.key_id) "
     "UPDATE keys_openrouterkey k SET turn = chosen.turn, selections = selections + chosen.times, "
-    "last_selected_at = $3 FROM unnest($4, $5, $6) AS chosen (id, turn, times) "
-    "WHERE k.id = chosen.id AND k.id = ANY($4)",
+    "last_selected_at = $3 FROM unnest($5, $6, $7) AS chosen (id, turn, times) "
+    "WHERE k.id = chosen.id AND k.id = ANY($5)",
 )
 _SETTLE = Prepared(
     "opensvm_settle",
-    ("text", "jsonb"),
+    ("jsonb", "timestamptz", "boolean"),
     "WITH gone AS (DELETE FROM keys_inflight WHERE id IN (SELECT id FROM keys_inflight "  # noqa: S608 - constants
-    "WHERE id = ANY(string_to_array($1, ',')::uuid[]) ORDER BY id FOR UPDATE) RETURNING id), "
-    f"fresh AS ({_insert('$2', 'keys_requestlog', LEDGER_COLUMNS)} ON CONFLICT (id) DO NOTHING RETURNING id) "
-    "SELECT (SELECT string_agg(encode(uuid_send(id), 'hex'), ',') FROM gone), "
-    "(SELECT string_agg(encode(uuid_send(id), 'hex'), ',') FROM fresh)",
+    "WHERE id = ANY(ARRAY(SELECT (r->>0)::uuid FROM jsonb_array_elements($1) r)) ORDER BY id FOR UPDATE) "
+    f"RETURNING id), fresh AS ({_insert('$1', 'keys_requestlog', LEDGER_COLUMNS, recorded_at='$2', flagged='$3')} "
+    "ON CONFLICT (id) DO NOTHING RETURNING id), asked AS (SELECT jsonb_array_length($1) AS size) "
+    "SELECT (SELECT coalesce(array_agg(id), '{}') FROM gone HAVING count(*) < (SELECT size FROM asked)), "
+    "(SELECT coalesce(array_agg(id), '{}') FROM fresh HAVING count(*) < (SELECT size FROM asked))",  # NULL: all
 )
 
 # Not of every request: planned each time.
@@ -226,22 +227,30 @@ class PostgresStatements(Statements):
     def begin_trial(self, cooldown_ids: Sequence[int], trial: UUID, now: dt.datetime) -> None:
         self._later(Call(_BEGIN_TRIAL, [trial.hex, self.stamp(now), list(cooldown_ids)]))
 
-    def save_selections(self, selections: Selections, admitted: Sequence[Row], *, now: dt.datetime) -> None:
+    def save_selections(
+        self, selections: Selections, admitted: Sequence[Row], *, worker: UUID, now: dt.datetime
+    ) -> None:
         keys = selections.keys
-        chosen = [key.hex for key, _, _ in keys], [turn for _, turn, _ in keys], [times for _, _, times in keys]
-        self._later(_SAVE_SELECTIONS.call(selections.turn, _json(admitted), self.stamp(now), *chosen))
+        chosen = [held_hex(key.int) for key, _, _ in keys], [turn for _, turn, _ in keys], [n for _, _, n in keys]
+        begun = _json(admitted), self.stamp(now), held_hex(worker.int)
+        self._later(_SAVE_SELECTIONS.call(selections.turn, *begun, *chosen))
 
     # -- in flight and ledger ----------------------------------------------------------------------------------------
     def move_in_flight(self, moved: Sequence[tuple[UUID, UUID]]) -> None:
         rows = _json([(request.hex, key.hex) for request, key in moved])
         self._later(Call(_MOVE, [_joined([request for request, _ in moved]), rows]))
 
-    def settle_rows(self, ids: Sequence[str], rows: Sequence[Row], *, is_last: bool = False) -> Settled:
+    def settle_rows(
+        self, rows: Sequence[Row], *, recorded_at: dt.datetime, is_flagged: bool = False, is_last: bool = False
+    ) -> Settled | None:
         self._begin()
-        settle = _SETTLE.call(",".join(ids), _json(rows))
+        settle = _SETTLE.call(_json(rows), self.stamp(recorded_at), is_flagged)
         found = self._send(settle, _COMMIT) if is_last and self._owns_transaction else self._send(settle)
         in_flight, inserted = found[0][0]
-        return Settled(_split(in_flight), _split(inserted))
+        if in_flight is None and inserted is None:
+            return None
+        everybody = [row[0] for row in rows]
+        return Settled(*(set(everybody if ids is None else ids) for ids in (in_flight, inserted)))
 
     def insert_attempts(self, rows: Sequence[Row]) -> None:
         self._later(Call(_ATTEMPTS, [_json(rows)]))
@@ -257,7 +266,3 @@ def _json(rows: Sequence[Any]) -> bytes:
 
 def _joined(ids: Sequence[UUID]) -> str:
     return ",".join(each.hex for each in ids)
-
-
-def _split(ids: str | None) -> set[str]:
-    return set(ids.split(",")) if ids else set()

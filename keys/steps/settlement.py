@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -20,7 +20,6 @@ from keys.ledger_items import Admit, Admitted, Caller, FailedTry, NoKey, Settlem
 from keys.models import CostInquiry, CostSource, RequestLog
 from keys.steps.clean import clean_text, clean_texts
 from keys.steps.statements import Row, Statements
-from keys.uuid7 import hex_of
 
 logger = logging.getLogger("opensvm.ledger")
 
@@ -65,25 +64,29 @@ def settle_once(
 
     is_last: no item has failures, and nothing follows in this transaction.
     """
-    fresh: dict[str, Settlement] = {}
-    repeats = []
-    for item in items:
-        if fresh.setdefault(hex_of(item.id), item) is not item:
-            repeats.append(item)
-    if not fresh:
+    if not items:
         return SettledOnce()
-    found = sql.settle_rows(list(fresh), ledger_rows(fresh, sql, now), is_last=is_last)
+    fresh, repeats = _first_of_each(items)
+    found = sql.settle_rows([_ledger_row(item) for item in fresh], recorded_at=now, is_last=is_last)
     write_attempts([(item.id, failed) for item in items for failed in item.failures], sql)
-    if len(found.inserted) < len(fresh):  # repeats, or in flight again after they had been settled as lost
-        repeats = [*(item for row, item in fresh.items() if row not in found.inserted), *repeats]
-    if len(found.in_flight) == len(fresh):
+    if found is None:
         return SettledOnce((), repeats)
+    known = [item for item in fresh if item.id not in found.inserted]  # or in flight again, having been settled as lost
     orphans = [
         item.id
-        for row, item in fresh.items()  # without a try it need not have been in flight
-        if item.attempts and row in found.inserted and row not in found.in_flight
+        for item in fresh  # without a try it need not have been in flight
+        if item.attempts and item.id in found.inserted and item.id not in found.in_flight
     ]
-    return SettledOnce(orphans, repeats)
+    return SettledOnce(orphans, [*known, *repeats])
+
+
+def _first_of_each(items: Sequence[Settlement]) -> tuple[Sequence[Settlement], list[Settlement]]:
+    """The first item of each request, and those that repeat one."""
+    if len({item.id.int for item in items}) == len(items):
+        return items, []
+    first: dict[UUID, Settlement] = {}
+    repeats = [item for item in items if first.setdefault(item.id, item) is not item]
+    return list(first.values()), repeats
 
 
 def improve_all(repeats: Sequence[Settlement], now: dt.datetime) -> None:
@@ -175,30 +178,22 @@ def write_attempts(failures: Iterable[tuple[UUID, FailedTry]], sql: Statements) 
         sql.insert_attempts(rows)
 
 
-def ledger_rows(
-    items: Mapping[str, Settlement], sql: Statements, now: dt.datetime, *, is_flagged: bool = False
-) -> list[Row]:
-    """The values of ledger rows, in the order of `LEDGER_COLUMNS`. items: by their stored ids."""
-    recorded_at = sql.stamp(now)
-    return [_ledger_row(row, item, is_flagged, sql.stamp(item.created_at), recorded_at) for row, item in items.items()]
-
-
-def _ledger_row(row: str, item: Settlement, is_flagged: bool, created_at: str, recorded_at: str) -> Row:
+def _ledger_row(item: Settlement) -> Row:
+    """The values of `LEDGER_COLUMNS`."""
     tokens, caller = item.tokens, item.caller
     names = item.model_asked, item.model_sent, item.generation_id
-    texts = *names, caller.client_ip, caller.user_agent, caller.session_id
-    model_asked, model_sent, generation_id, client_ip, user_agent, session_id = clean_texts(texts, _CUTS)
     return (
-        row,
-        hex_of(item.client_id),
-        hex_of(item.key_id) if item.key_id is not None else None,
-        model_asked,
-        model_sent,
+        item.id,
+        item.client_id,
+        item.key_id,
+        item.created_at,
+        *clean_texts((*names, caller.client_ip, caller.user_agent, caller.session_id), _CUTS),
+        item.request_id,
         item.status,
         item.error_type,
         item.cause,
         item.attempts,
-        int(item.stream),
+        1 if item.stream else 0,
         tokens.input,
         tokens.output,
         tokens.cache_read,
@@ -207,21 +202,12 @@ def _ledger_row(row: str, item: Settlement, is_flagged: bool, created_at: str, r
         item.cost_source,
         item.latency_ms,
         item.first_token_ms,
-        generation_id,
-        item.request_id,
-        client_ip,
-        user_agent,
-        session_id,
-        int(is_flagged),
-        created_at,
-        recorded_at,
     )
 
 
 def settle_emptied(item: Settlement, *, sql: Statements, now: dt.datetime) -> None:
     """For a row that the database refuses. It is flagged."""
-    row = hex_of(item.id)
-    sql.settle_rows([row], ledger_rows({row: emptied(item)}, sql, now, is_flagged=True))
+    sql.settle_rows([_ledger_row(emptied(item))], recorded_at=now, is_flagged=True)
 
 
 def emptied(item: Settlement) -> Settlement:

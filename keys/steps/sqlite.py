@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +30,7 @@ from keys.steps.statements import (
     candidate_texts,
     rfc3339,
 )
+from keys.uuid7 import held_hex, hex_of
 
 _MOST_ROWS = 256  # in one statement; 26 values each are below SQLite's limit of 32,766
 _COLUMNS, _CONDITIONS, _ORDER = candidate_texts(  # without statistics, all of a key's history would be read
@@ -93,13 +94,18 @@ class SqliteStatements(Statements):
         params = [trial.hex, self.stamp(now), *_filled(cooldown_ids)]
         self._execute(text + _marks(_size(len(cooldown_ids))), params)
 
-    def save_selections(self, selections: Selections, admitted: Sequence[Row], *, now: dt.datetime) -> None:
+    def save_selections(
+        self, selections: Selections, admitted: Sequence[Row], *, worker: UUID, now: dt.datetime
+    ) -> None:
         if selections.keys:
             self._execute(_SAVE_TURN, [selections.turn])
-            rows = [(key.hex, turn, times) for key, turn, times in selections.keys]
-            self._execute(_save_keys(_size(len(rows))), [self.stamp(now), *_flat(rows)])
+            keys = [(held_hex(key.int), turn, times) for key, turn, times in selections.keys]
+            self._execute(_save_keys(_size(len(keys))), [self.stamp(now), *_flat(keys)])
         if admitted:
-            self._execute(_insert("keys_inflight", IN_FLIGHT_COLUMNS, _IN_FLIGHT_AGAIN, len(admitted)), _flat(admitted))
+            rows = [
+                (hex_of(row), held_hex(client.int), held_hex(key.int), model) for row, client, key, model in admitted
+            ]
+            self._execute(_begin_flights(_size(len(rows))), [self.stamp(now), held_hex(worker.int), *_flat(rows)])
 
     # -- in flight and ledger ----------------------------------------------------------------------------------------
     def move_in_flight(self, moved: Sequence[tuple[UUID, UUID]]) -> None:
@@ -107,29 +113,33 @@ class SqliteStatements(Statements):
         for request, key in moved:
             self._execute("UPDATE keys_inflight SET key_id = ? WHERE id = ?", [key.hex, request.hex])
 
-    def settle_rows(self, ids: Sequence[str], rows: Sequence[Row], *, is_last: bool = False) -> Settled:
-        size = _size(len(ids))
-        ((in_flight, known),) = self._rows(_state(size), _filled(ids))
-        new = rows
-        if known:
-            had = set(known.split(","))
-            new = [row for row in rows if row[0] not in had]
-        self._insert_all("keys_requestlog", LEDGER_COLUMNS, "(id) DO NOTHING", new)
-        if not in_flight:
-            return Settled((), {row[0] for row in new})
-        self._execute(_take_out(size), _filled(ids))
-        return Settled(set(in_flight.split(",")), {row[0] for row in new})
+    def settle_rows(
+        self, rows: Sequence[Row], *, recorded_at: dt.datetime, is_flagged: bool = False, is_last: bool = False
+    ) -> Settled | None:
+        stored = [
+            (hex_of(row), held_hex(client.int), None if key is None else held_hex(key.int), self.stamp(at), *plain)
+            for row, client, key, at, *plain in rows
+        ]
+        ids = [row[0] for row in stored]
+        filled, size = _filled(ids), _size(len(ids))
+        self._execute(_take_out_all(size), [*filled, len(ids)])
+        settled = None
+        if self._cursor.rowcount < len(ids):
+            ((in_flight, known),) = self._rows(_state(size), filled)
+            had = set(known.split(",")) if known else set()
+            stored = [row for row in stored if row[0] not in had]
+            self._execute(_take_out(size), filled)
+            settled = Settled(_uuids(in_flight.split(",") if in_flight else ()), _uuids(row[0] for row in stored))
+        shared = [self.stamp(recorded_at), int(is_flagged)]
+        for start in range(0, len(stored), _MOST_ROWS):
+            some = stored[start : start + _MOST_ROWS]
+            self._execute(_write_ledger(_size(len(some))), [*shared, *_flat(some)])
+        return settled
 
     def insert_attempts(self, rows: Sequence[Row]) -> None:
-        self._insert_all("keys_attempt", ATTEMPT_COLUMNS, "(request_id, n) DO NOTHING", rows)
-
-    def _insert_all(self, table: str, columns: tuple[str, ...], conflict: str, rows: Sequence[Row]) -> None:
         for start in range(0, len(rows), _MOST_ROWS):
             some = rows[start : start + _MOST_ROWS]
-            self._execute(_insert(table, columns, conflict, len(some)), _flat(some))
-
-
-_IN_FLIGHT_AGAIN = "(id) DO UPDATE SET key_id = excluded.key_id"
+            self._execute(_write_attempts(_size(len(some))), _flat(some))
 
 
 @functools.lru_cache(512)
@@ -154,18 +164,32 @@ def _marks(size: int) -> str:
     return f"({', '.join(['?'] * size)})"
 
 
-def _insert(table: str, columns: tuple[str, ...], conflict: str, count: int) -> str:
-    return _insert_text(table, columns, conflict, _size(count))
+def _insert(table: str, columns: Sequence[str], size: int, **shared: str) -> str:
+    """The first column of a row is an id, which is never empty: what is, only fills the list up.
+
+    shared: columns with the same value in all rows, and what it is; parameters that come first.
+    """
+    values = ", ".join([_marks(len(columns))] * size)
+    return (
+        f"INSERT INTO {table} ({', '.join([*shared, *columns])}) "  # noqa: S608 - constants
+        f"SELECT {', '.join([*shared.values(), '*'])} FROM (VALUES {values}) WHERE column1 <> ''"
+    )
 
 
 @functools.lru_cache
-def _insert_text(table: str, columns: tuple[str, ...], conflict: str, size: int) -> str:
-    """The first column of a row is an id, which is never empty: what is, only fills the list up."""
-    values = ", ".join([_marks(len(columns))] * size)
-    return (
-        f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM (VALUES {values}) "  # noqa: S608 - constants
-        f"WHERE column1 <> '' ON CONFLICT {conflict}"
-    )
+def _begin_flights(size: int) -> str:
+    text = _insert("keys_inflight", IN_FLIGHT_COLUMNS, size, started_at="?", worker="?", reserved_nano="0")
+    return f"{text} ON CONFLICT (id) DO UPDATE SET key_id = excluded.key_id"
+
+
+@functools.lru_cache
+def _write_ledger(size: int) -> str:
+    return _insert("keys_requestlog", LEDGER_COLUMNS, size, recorded_at="?", flagged="?")
+
+
+@functools.lru_cache
+def _write_attempts(size: int) -> str:
+    return f"{_insert('keys_attempt', ATTEMPT_COLUMNS, size)} ON CONFLICT (request_id, n) DO NOTHING"
 
 
 @functools.lru_cache
@@ -195,10 +219,32 @@ def _take_out(size: int) -> str:
 
 
 @functools.lru_cache
+def _take_out_all(size: int) -> str:
+    """Takes out all of the ids if all are in flight and none is in the ledger, else nothing: it is told by the count.
+
+    To ask first costs more, as each list of `IN` makes a table of its own.
+    """
+    ids = f"(VALUES {', '.join([f'(?{n})' for n in range(1, size + 1)])}) AS asked"
+    return (
+        f"DELETE FROM keys_inflight WHERE id IN ({_numbered(size)}) AND ?{size + 1} = "  # noqa: S608 - constants
+        f"(SELECT count(*) FROM {ids} CROSS JOIN keys_inflight i ON i.id = asked.column1) "
+        f"AND NOT EXISTS (SELECT 1 FROM {ids} CROSS JOIN keys_requestlog l ON l.id = asked.column1)"
+    )
+
+
+@functools.lru_cache
 def _state(size: int) -> str:
     """Which of the ids are in flight, and which are in the ledger."""
-    ids = ", ".join(f"?{n}" for n in range(1, size + 1))
+    ids = _numbered(size)
     return (
         f"SELECT (SELECT group_concat(id) FROM keys_inflight WHERE id IN ({ids})), "  # noqa: S608 - constants
         f"(SELECT group_concat(id) FROM keys_requestlog WHERE id IN ({ids}))"
     )
+
+
+def _numbered(size: int) -> str:
+    return ", ".join([f"?{n}" for n in range(1, size + 1)])
+
+
+def _uuids(stored: Iterable[str]) -> set[UUID]:
+    return set(map(UUID, stored))

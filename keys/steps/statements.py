@@ -21,14 +21,15 @@ from django.utils import timezone
 
 Row = tuple[Any, ...]
 
-LEDGER_COLUMNS = (
-    *("id", "client_id", "key_id", "model_asked", "model_sent", "status", "error_type", "cause", "attempts", "stream"),
-    *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_nano", "cost_source"),
-    *("latency_ms", "first_token_ms", "generation_id", "request_id", "client_ip", "user_agent", "session_id"),
-    *("flagged", "created_at", "recorded_at"),
+LEDGER_COLUMNS = (  # beside what is the same in all rows; three ids, a moment, and plain values
+    *("id", "client_id", "key_id", "created_at"),
+    *("model_asked", "model_sent", "generation_id", "client_ip", "user_agent", "session_id"),
+    *("request_id", "status", "error_type", "cause", "attempts", "stream"),
+    *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"),
+    *("cost_nano", "cost_source", "latency_ms", "first_token_ms"),
 )
 ATTEMPT_COLUMNS = ("request_id", "n", "key_id", "status", "cause", "detail", "duration_ms", "created_at")
-IN_FLIGHT_COLUMNS = ("id", "client_id", "key_id", "model", "reserved_nano", "worker", "started_at")
+IN_FLIGHT_COLUMNS = ("id", "client_id", "key_id", "model")
 CLIENT_COLUMNS = "digest, id, name, scopes, expires_at, revoked_at, last_used_at"
 
 _BLOCKED = (
@@ -71,10 +72,10 @@ def candidate_texts(
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What `settle_rows` found, as stored ids: whose InFlight row is gone now, and whose ledger row is new."""
+    """What `settle_rows` found: whose InFlight row is gone now, and whose ledger row is new."""
 
-    in_flight: Collection[str]
-    inserted: Collection[str]
+    in_flight: Collection[UUID]
+    inserted: Collection[UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,9 @@ class Statements(abc.ABC):
     def begin_trial(self, cooldown_ids: Sequence[int], trial: UUID, now: dt.datetime) -> None: ...
 
     @abc.abstractmethod
-    def save_selections(self, selections: Selections, admitted: Sequence[Row], *, now: dt.datetime) -> None:
+    def save_selections(
+        self, selections: Selections, admitted: Sequence[Row], *, worker: UUID, now: dt.datetime
+    ) -> None:
         """The Pool's counter, the keys' turns and the InFlight rows. Three statements on SQLite.
 
         admitted: `IN_FLIGHT_COLUMNS`; a batch whose commit was lost may run twice.
@@ -216,11 +219,14 @@ class Statements(abc.ABC):
         """moved: (id, its new key)"""
 
     @abc.abstractmethod
-    def settle_rows(self, ids: Sequence[str], rows: Sequence[Row], *, is_last: bool = False) -> Settled:
-        """Take the InFlight rows of `ids` out and put `rows` (`LEDGER_COLUMNS`) in, where the ledger has none.
+    def settle_rows(
+        self, rows: Sequence[Row], *, recorded_at: dt.datetime, is_flagged: bool = False, is_last: bool = False
+    ) -> Settled | None:
+        """Take the InFlight rows out and put `rows` (`LEDGER_COLUMNS`) in, where the ledger has none.
 
-        Whoever deletes the InFlight row has the right to settle. Three statements on SQLite. is_last: nothing follows
-        in this transaction, which may be committed at once.
+        None: all were in flight, and all are new. Whoever deletes the InFlight row has the right to settle. Two
+        statements on SQLite, four when it is not None. is_last: nothing follows in this transaction, which may be
+        committed at once.
         """
 
     @abc.abstractmethod

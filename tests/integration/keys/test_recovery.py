@@ -139,9 +139,8 @@ def test_the_pool_is_locked_before_the_requests_and_these_before_they_are_writte
 
     on_sqlite = (
         "SELECT turn FROM keys_pool",
-        "keys_inflight WHERE id",
+        "DELETE FROM keys_inflight WHERE id",
         "INSERT INTO keys_requestlog",
-        "DELETE FROM keys_inflight",
     )
     on_postgresql = ("EXECUTE opensvm_lock", "EXECUTE opensvm_settle")  # it locks them, deletes them and inserts
     parts = on_sqlite if connection.vendor == "sqlite" else on_postgresql

@@ -32,9 +32,8 @@ ADMITTED = [
     "INSERT INTO keys_inflight",
 ]
 SETTLED = [
-    "SELECT (SELECT group_concat(id) FROM keys_inflight",
-    "INSERT INTO keys_requestlog",
     "DELETE FROM keys_inflight",
+    "INSERT INTO keys_requestlog",
 ]
 ON_SQLITE = {
     "admit": ["PRAGMA synchronous=NORMAL", "BEGIN IMMEDIATE", *ADMITTED, "COMMIT"],
@@ -130,6 +129,22 @@ def test_a_batch_that_admits_and_settles_asks_as_often_as_committed(
 
     assert starts_of(asking, expected["both"]) == expected["both"]
     assert (InFlight.objects.count(), RequestLog.objects.count()) == (1, 2)
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL tells with what it writes")
+def test_a_batch_that_repeats_asks_what_is_known(writer: BatchWriter) -> None:
+    add_keys("alpha", "beta", "gamma")
+    digest, _ = add_client()
+    first, second = admit(digest), admit(digest)
+    _, (found, other) = asked(writer, [first, second])
+    asked(writer, [settlement(first, found)])
+
+    asking, _ = asked(writer, [settlement(first, found), settlement(second, other)])
+
+    state = "SELECT (SELECT group_concat(id) FROM keys_inflight"
+    expected = ["BEGIN IMMEDIATE", "DELETE FROM keys_inflight", state, *SETTLED, "COMMIT"]
+    assert starts_of(asking[: len(expected)], expected) == expected
+    assert (InFlight.objects.count(), RequestLog.objects.count()) == (0, 2)
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL gets JSON")

@@ -296,6 +296,24 @@ def test_an_orphan_is_inserted_and_reported(digest: str, caplog: pytest.LogCaptu
     assert line.request == str(item.id)  # type: ignore[attr-defined]
 
 
+def test_in_one_batch_each_is_settled_by_what_is_known_of_it(digest: str, caplog: pytest.LogCaptureFixture) -> None:
+    add_keys("alpha")
+    usual, repeat, back_in_flight, orphan = pairs = [admit_one(digest) for _ in range(4)]
+    before = InFlight.objects.get(pk=back_in_flight[0].id)
+    run(settlement(*repeat), settlement(*back_in_flight))
+    before.save(force_insert=True)
+    InFlight.objects.filter(pk=orphan[0].id).delete()
+
+    run(*(settlement(*pair, latency_ms=77) for pair in pairs))
+
+    new = set(RequestLog.objects.filter(latency_ms=77).values_list("id", flat=True))
+    assert new == {usual[0].id, orphan[0].id}
+    assert RequestLog.objects.count() == 4
+    assert not InFlight.objects.exists()
+    lines = [record for record in caplog.records if getattr(record, "event", "") == "ledger.orphan"]
+    assert [line.request for line in lines] == [str(orphan[0].id)]  # type: ignore[attr-defined]
+
+
 def test_a_request_that_found_no_key_is_no_orphan(digest: str, caplog: pytest.LogCaptureFixture) -> None:
     run(admit(digest))
     assert RequestLog.objects.get().attempts == 0
