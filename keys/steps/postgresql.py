@@ -8,6 +8,7 @@ last. What every request asks is prepared.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -16,8 +17,8 @@ import msgspec
 import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from keys.steps.prepared import Call, Prepared, known_to
-from keys.steps.round_trip import ask
+from keys.steps.prepared import Call, Prepared
+from keys.steps.round_trip import ask, session_of
 from keys.steps.statements import (
     ATTEMPT_COLUMNS,
     CLIENT_COLUMNS,
@@ -54,6 +55,7 @@ def _insert(mark: str, table: str, columns: Sequence[str], types: Mapping[str, s
     )
 
 
+_IDLE = psycopg.pq.TransactionStatus.IDLE
 _BEGIN = Call("BEGIN")
 _LAZILY = Call("SET LOCAL synchronous_commit = off")
 _COMMIT = Call("COMMIT")
@@ -134,7 +136,7 @@ class PostgresStatements(Statements):
         self._raw = raw
         self._owns_transaction = owns_transaction
         self._lazy_disk = lazy_disk
-        self._known = known_to(raw)
+        self._session = session_of(raw)
         self._waiting: list[Call] = []
 
     def stamp(self, value: dt.datetime) -> str:
@@ -146,16 +148,17 @@ class PostgresStatements(Statements):
         if not self._owns_transaction:
             self._begin()  # as psycopg's own cursors do where Django has said so
         calls, self._waiting, first = (*self._waiting, *calls), [], len(self._waiting)
+        known = self._session.prepared
         for call in calls:
-            if call.prepared not in self._known and call.prepared is not None:
+            if call.prepared not in known and call.prepared is not None:
                 self._execute(call.prepared.declaration)
-                self._known.add(call.prepared)
+                known.add(call.prepared)
         params = [param for call in calls for param in call.params]
-        found: list[list[Row]] = self._execute("; ".join([call.text for call in calls]), params)
+        found: list[list[Row]] = self._execute(_one_text(tuple([call.text for call in calls])), params)
         return found[first:]
 
     def _ask(self, text: str, params: Sequence[Any], *_: Any) -> list[list[Row]]:
-        return ask(self._raw, text, params)
+        return ask(self._raw, text, params, self._session)
 
     def _answer(self, call: Call) -> list[Row]:
         return self._send(call)[0]
@@ -172,7 +175,7 @@ class PostgresStatements(Statements):
 
     @property
     def _has_begun(self) -> bool:
-        return self._raw.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE
+        return self._raw.pgconn.transaction_status != _IDLE
 
     def commit(self) -> None:
         if self._waiting or self._has_begun:
@@ -254,6 +257,12 @@ class PostgresStatements(Statements):
 
     def insert_attempts(self, rows: Sequence[Row]) -> None:
         self._later(Call(_ATTEMPTS, [_json(rows)]))
+
+
+@functools.lru_cache(256)
+def _one_text(texts: tuple[str, ...]) -> str:
+    """The same object for the same statements, so that what is held of it is found at once."""
+    return "; ".join(texts)
 
 
 def _in_turn(row: Row) -> Row:

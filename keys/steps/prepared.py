@@ -7,10 +7,9 @@ the protocol itself can't. What is prepared outlives a rollback, and ends with i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import Any
 
-import psycopg
+import msgspec
 
 
 class Prepared:
@@ -25,17 +24,9 @@ class Prepared:
         return Call(self._execution, params, self)
 
 
-class Call(NamedTuple):
-    """One statement with its parameters, and what has to be prepared for it."""
+class Call(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """One statement with its parameters, and what has to be prepared for it. A batch makes half a dozen."""
 
     text: str
     params: Sequence[Any] = ()
     prepared: Prepared | None = None
-
-
-_KNOWN: WeakKeyDictionary[psycopg.Connection[Any], set[Prepared | None]] = WeakKeyDictionary()
-
-
-def known_to(raw: psycopg.Connection[Any]) -> set[Prepared | None]:
-    """What the server keeps for this connection; who prepares more adds it. None is known to all."""
-    return _KNOWN.setdefault(raw, {None})
