@@ -26,6 +26,7 @@ class BatchWriter:
         self._rules = rules
         self._clock = clock
         self._journal = journal
+        self._database: Any = None  # its thread's, which stays the same: looking it up takes as long as a statement
         self._tuned: object = None
         self._waits_for_disk: bool | None = None
 
@@ -47,7 +48,7 @@ class BatchWriter:
         batch = Batch([w.item for w in waiting], self._rules, self._clock())
         self.tune(waits_for_disk=bool(batch.settlements))
         try:
-            results = batch.run()
+            results = batch.run(self._database)
         except Exception:
             _note_doubts(waiting, batch)
             raise
@@ -66,14 +67,15 @@ class BatchWriter:
         SQLite: another program's lock is noticed in time to say so, and a batch that settles nothing need not wait for
         the disk (after a power cut its settlements insert).
         """
-        connection: Any = connections[DEFAULT_DB_ALIAS]
-        if connection.connection is None or connection.connection is not self._tuned:
-            connection.ensure_connection()
-            tune_connection(connection)
-            self._tuned, self._waits_for_disk = connection.connection, None
-        if connection.vendor == "sqlite" and waits_for_disk is not self._waits_for_disk:
-            with connection.wrap_database_errors:
-                connection.connection.execute(f"PRAGMA synchronous={'FULL' if waits_for_disk else 'NORMAL'}")
+        database = self._database = self._database or connections[DEFAULT_DB_ALIAS]
+        if database.connection is None or database.connection is not self._tuned:
+            database.ensure_connection()
+            tune_connection(database)
+            self._tuned, self._waits_for_disk = database.connection, None
+        if waits_for_disk is not self._waits_for_disk:
+            if database.vendor == "sqlite":
+                with database.wrap_database_errors:
+                    database.connection.execute(f"PRAGMA synchronous={'FULL' if waits_for_disk else 'NORMAL'}")
             self._waits_for_disk = waits_for_disk
 
     def store_emptied(self, item: Settlement) -> None:

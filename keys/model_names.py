@@ -9,6 +9,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from typing import TypeVar
+
+Read = TypeVar("Read")
 
 _CONTEXT_SUFFIX = re.compile(r"\[\d+[mk]\]$", re.IGNORECASE)  # Claude Code's "[1m]"
 _DATE_SUFFIX = re.compile(r"(?:-|@)\d{8}$")
@@ -20,12 +23,12 @@ _VARIANT = re.compile(r":[a-z0-9-]+$")
 _MOST_NAMES, _LONGEST_NAME = 1024, 200  # strangers send these: what is held of them is bounded
 
 
-def _held(read: Callable[[str], str]) -> Callable[[str], str]:
+def held(read: Callable[[str], Read]) -> Callable[[str], Read]:
     """`read`, worked out once for each of the names that are asked for again and again."""
     hold = functools.lru_cache(_MOST_NAMES)(read)
 
     @functools.wraps(read)
-    def look_up(name: str) -> str:
+    def look_up(name: str) -> Read:
         return hold(name) if len(name) <= _LONGEST_NAME else read(name)
 
     return look_up
@@ -39,12 +42,12 @@ def upstream_model(asked: str, aliases: dict[str, str]) -> str:
     return aliases[name] if name in aliases else _translated(name)
 
 
-@_held
+@held
 def _bare(asked: str) -> str:
     return _CONTEXT_SUFFIX.sub("", asked)
 
 
-@_held
+@held
 def _translated(name: str) -> str:
     if "/" in name or not name.startswith("claude-"):
         return name
@@ -63,7 +66,13 @@ def alias_candidates(asked: str) -> tuple[str, ...]:
     return (asked,) if bare == asked else (asked, bare)
 
 
-@_held
+@held
 def variant_of(model: str) -> str:
     """The variant that cooldown patterns match, as ":free"; empty for a plain model."""
     return match.group() if (match := _VARIANT.search(model)) else ""
+
+
+@held
+def likely_variant(asked: str) -> str:
+    """Of the model that will be sent, if no alias says otherwise."""
+    return variant_of(upstream_model(asked, {}))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from uuid import UUID
 
+import msgspec
 
-@dataclass(slots=True)
-class Candidate:
+
+class Candidate(msgspec.Struct, gc=False):
     """An eligible key as read in this batch. `is_due`: it has a cooldown whose time is over, so it needs a trial."""
 
     key_id: UUID
@@ -41,17 +41,19 @@ class Rotation:
 
     def take(self, avoid: Collection[UUID], turn: int) -> Candidate | None:
         """The next key that is not in `avoid`; with `turn`, higher than any yet, it moves to the end of its tier."""
-        for index, candidate in enumerate(self._candidates):
-            if not avoid or candidate.key_id not in avoid:
-                del self._candidates[index]
-                candidate.turn = turn
-                candidate.times_selected += 1
-                if not self._candidates or self._candidates[-1].tier <= candidate.tier:
-                    self._candidates.append(candidate)
-                else:
-                    bisect.insort(self._candidates, candidate, key=_order)
-                return candidate
-        return None
+        candidates, index = self._candidates, 0
+        if avoid:
+            index = next((n for n, each in enumerate(candidates) if each.key_id not in avoid), len(candidates))
+        if index == len(candidates):
+            return None
+        candidate = candidates.pop(index)
+        candidate.turn = turn
+        candidate.times_selected += 1
+        if not candidates or candidates[-1].tier <= candidate.tier:
+            candidates.append(candidate)
+        else:
+            bisect.insort(candidates, candidate, key=_order)
+        return candidate
 
     def drop(self, is_dropped: Callable[[Candidate], bool]) -> None:
         """Leave out the keys that another request of this batch tries now."""

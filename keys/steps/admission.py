@@ -10,7 +10,7 @@ from uuid import UUID
 
 from keys.causes import Cause
 from keys.ledger_items import Admit, Admitted, Denied, NoKey, Selection, Switch
-from keys.model_names import alias_candidates, upstream_model, variant_of
+from keys.model_names import alias_candidates, held, upstream_model, variant_of
 from keys.models import Cooldown, KeyState, OpenRouterKey
 from keys.selection import Candidate, Rotation
 from keys.steps.clean import clean_text
@@ -59,11 +59,6 @@ def _denial(scopes: str, expires_at: dt.datetime | None, is_revoked: bool, now: 
     return "" if MESSAGES_SCOPE in scopes.split() else "scope"
 
 
-def likely_variant(model_asked: str) -> str:
-    """Of the model that will be sent, if no alias says otherwise."""
-    return variant_of(upstream_model(model_asked, {}))
-
-
 def candidate_query(variant: str, now: dt.datetime, trial_seconds: float, *, wanted: int) -> CandidateQuery:
     return CandidateQuery(variant, now, now - dt.timedelta(seconds=trial_seconds), wanted + _MARGIN)
 
@@ -82,9 +77,8 @@ class Admission:
     _selected: list[Candidate] = field(default_factory=list)  # each once
     _shortages: dict[str, NoKey] = field(default_factory=dict)
 
-    def select(self, request_id: UUID, model_sent: str, tried: Collection[UUID]) -> Selection | NoKey:
-        """The next key for a request, or why there is none."""
-        variant = variant_of(model_sent)
+    def select(self, request_id: UUID, variant: str, tried: Collection[UUID]) -> Selection | NoKey:
+        """The next key for a request, or why there is none. variant: of the model that is sent."""
         rotation, turn = self._rotation(variant), self.turn + 1
         candidate = rotation.take(tried, turn)
         if candidate is None and (rotation.is_partial or variant not in self._shortages):
@@ -109,7 +103,7 @@ class Admission:
     def flush(self, admitted: Sequence[Row] = ()) -> None:
         """Write what was selected, and who is in flight with it; the next selection reads the keys anew."""
         if self._selected or admitted:
-            selected = sorted(self._selected, key=lambda candidate: candidate.key_id)
+            selected = sorted(self._selected, key=lambda candidate: candidate.key_id.int)
             selections = Selections(self.turn, [(c.key_id, c.turn, c.times_selected) for c in selected])
             self.sql.save_selections(selections, admitted, worker=self.worker, now=self.now)
         self._selected.clear()
@@ -135,7 +129,7 @@ class Admission:
         return Rotation([self._candidate(row) for row in rows], is_partial=len(rows) == asked.limit)
 
     def _candidate(self, row: Row) -> Candidate:
-        key_id, account_id, name, tail, secret, tier, turn, is_due, *_ = row
+        key_id, account_id, name, tail, secret, tier, turn, is_due = row[:8]
         read_uuid = self.sql.read_uuid
         return Candidate(
             read_uuid(key_id) or UUID(int=0), read_uuid(account_id), name, tail, bytes(secret), tier, turn, bool(is_due)
@@ -177,7 +171,12 @@ def find_shortage(variant: str, now: dt.datetime) -> NoKey:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@held
+def _storable_names(asked: str) -> tuple[str, ...]:
+    return tuple(name for name in alias_candidates(asked) if name == clean_text(name, MAX_MODEL_CHARS))
+
+
+@dataclass(slots=True)
 class Doorman:
     """The Pool's counter, and clients and aliases of the requests that ask for admission, read once for the batch.
 
@@ -188,22 +187,23 @@ class Doorman:
     clients: dict[str, KnownClient]
     aliases: dict[str, str]
     candidates: tuple[CandidateQuery, Sequence[Row]] | None
-    _models: dict[str, str] = field(default_factory=dict)
+    _models: dict[str, tuple[str, str]] = field(default_factory=dict)
 
-    def model_sent(self, asked: str) -> str:
-        model = self._models.get(asked)
-        if model is None:
-            model = self._models[asked] = upstream_model(asked, self.aliases)
-        return model
+    def model_sent(self, asked: str) -> tuple[str, str]:
+        """And its variant."""
+        found = self._models.get(asked)
+        if found is None:
+            model = upstream_model(asked, self.aliases)
+            found = self._models[asked] = model, variant_of(model)
+        return found
 
     @classmethod
     def read(
         cls, sql: Statements, asked: Collection[Admit], likely: CandidateQuery | None, now: dt.datetime
     ) -> Doorman:
         """Locks the Pool."""
-        names = {name for model in {item.model_asked for item in asked} for name in alias_candidates(model)}
-        storable = sorted(name for name in names if name == clean_text(name, MAX_MODEL_CHARS))
-        view = sql.open_pool(sorted({item.client_digest for item in asked}), storable, likely)
+        names = {name for model in {item.model_asked for item in asked} for name in _storable_names(model)}
+        view = sql.open_pool(sorted({item.client_digest for item in asked}), sorted(names), likely)
         candidates = (likely, view.candidates) if likely is not None else None
         return cls(view.turn, _known_clients(sql, view.clients, now), view.aliases, candidates)
 
@@ -222,8 +222,8 @@ def admit(item: Admit, *, doorman: Doorman, admission: Admission) -> Admitted | 
         return Denied("unknown")
     if client.denial:
         return Denied(client.denial)
-    model_sent = doorman.model_sent(item.model_asked)
-    selection = admission.select(item.id, model_sent, ())
+    model_sent, variant = doorman.model_sent(item.model_asked)
+    selection = admission.select(item.id, variant, ())
     if isinstance(selection, NoKey):
         return NoKey(
             client_id=client.id,
@@ -237,7 +237,7 @@ def admit(item: Admit, *, doorman: Doorman, admission: Admission) -> Admitted | 
 
 def switch(item: Switch, *, admission: Admission) -> Selection | NoKey:
     """The next key for a request whose last try failed."""
-    return admission.select(item.id, item.model_sent, item.tried)
+    return admission.select(item.id, variant_of(item.model_sent), item.tried)
 
 
 def most_tried(switches: Iterable[Switch]) -> int:

@@ -6,9 +6,10 @@ import datetime as dt
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
 from keys.causes import BenchPolicy
 from keys.ledger_items import (
@@ -23,6 +24,7 @@ from keys.ledger_items import (
     Settlement,
     Switch,
 )
+from keys.model_names import likely_variant
 from keys.steps import cooldowns, settlement
 from keys.steps.admission import (
     MAX_MODEL_CHARS,
@@ -30,12 +32,11 @@ from keys.steps.admission import (
     Doorman,
     admit,
     candidate_query,
-    likely_variant,
     most_tried,
     switch,
 )
 from keys.steps.clean import clean_text
-from keys.steps.database import open_lean_statements, open_statements
+from keys.steps.database import open_statements, run_lean
 from keys.steps.identification import identify
 from keys.steps.statements import CandidateQuery, Row, Statements
 
@@ -65,20 +66,19 @@ class _Asked:
     def sort(cls, items: Sequence[LaneItem]) -> _Asked:
         asked = cls()
         for index, item in enumerate(items):
-            match item:
-                case Settlement():
-                    asked.settlements.append(item)
-                    if item.failures or item.holds_trial or item.trial_passed:
-                        asked.outcomes.append(item)
-                case Admit():
-                    asked.admits.append((index, item))
-                case Switch():
+            if type(item) is Settlement:  # nearly all are this or the next; `isinstance` is slow with structs
+                asked.settlements.append(item)
+                if item.failures or item.holds_trial or item.trial_passed:
                     asked.outcomes.append(item)
-                    asked.switches.append((index, item))
-                case PassTrial():
-                    asked.outcomes.append(item)
-                case Identify():
-                    asked.identifies.append((index, item))
+            elif type(item) is Admit:
+                asked.admits.append((index, item))
+            elif isinstance(item, Switch):
+                asked.outcomes.append(item)
+                asked.switches.append((index, item))
+            elif isinstance(item, PassTrial):
+                asked.outcomes.append(item)
+            elif isinstance(item, Identify):
+                asked.identifies.append((index, item))
         return asked
 
     @property
@@ -106,20 +106,23 @@ class Batch:
         """Those of the items. Their commit is waited for on the disk."""
         return self._asked.settlements
 
-    def run(self) -> list[LaneResult]:
+    def run(self, database: Any = None) -> list[LaneResult]:
         """One transaction, a lean one if no outcome may touch a cooldown; what repeats improve may take another.
 
-        Raises what the database raises. Then the batch may run again: what was written is a repeat.
+        database: this thread's connection, if it is at hand. Raises what the database raises. Then the batch may run
+        again: what was written is a repeat.
         """
         asked = self._asked
-        opened = open_statements if asked.outcomes else open_lean_statements
-        with opened(lazy_disk=not asked.settlements) as sql:
-            repeats = self._run(asked, sql)
-            if asked.outcomes:
-                settlement.improve_all(repeats, self.now)
-        if not asked.outcomes and repeats:
-            with transaction.atomic():
-                settlement.improve_all(repeats, self.now)
+        lazy_disk = not asked.settlements
+        if asked.outcomes:
+            with open_statements(lazy_disk=lazy_disk) as sql:
+                settlement.improve_all(self._run(asked, sql), self.now)
+        else:
+            database = database or connections[DEFAULT_DB_ALIAS]
+            repeats = run_lean(lambda sql: self._run(asked, sql), database, lazy_disk=lazy_disk)
+            if repeats:
+                with transaction.atomic():
+                    settlement.improve_all(repeats, self.now)
         for log in self.after_commit:
             log()
         return self.results
@@ -129,10 +132,11 @@ class Batch:
         settlements, admission, admitted = asked.settlements, None, list[tuple[Admit, Admitted]]()
         if asked.needs_pool:
             doorman = Doorman.read(sql, [item for _, item in asked.admits], self._likely(asked), self.now)
-            self._apply_outcomes(asked.outcomes, doorman.turn)
+            if asked.outcomes:
+                self._apply_outcomes(asked.outcomes, doorman.turn)
             if asked.admits or asked.switches:
-                admission = self._select(asked, sql, doorman)
-                admitted = self._admitted(asked.admits)
+                admission = self._admission(asked, sql, doorman)
+                admitted = self._select(asked, sql, doorman, admission)
                 doorman.touch(sql, {item.client_digest for item, _ in admitted}, self.now)
                 if len(admitted) < len(asked.admits):
                     settlements = [*settlements, *self._settlements_without_key(asked.admits)]
@@ -172,34 +176,33 @@ class Batch:
             if isinstance(item, Settlement) and item.holds_trial and not item.trial_passed:
                 cooldowns.free_trial(item.id)
 
-    def _select(self, asked: _Asked, sql: Statements, doorman: Doorman) -> Admission:
-        """Keys for those who wait. The caller flushes."""
-        admission = Admission(
-            sql=sql,
-            now=self.now,
-            trial_seconds=self.rules.trial_seconds,
-            worker=self.rules.worker,
-            turn=doorman.turn,
-            wanted=len(asked.admits) + len(asked.switches) + most_tried(item for _, item in asked.switches),
-        )
+    def _admission(self, asked: _Asked, sql: Statements, doorman: Doorman) -> Admission:
+        """The caller flushes."""
+        wanted = len(asked.admits)
+        if asked.switches:
+            wanted += len(asked.switches) + most_tried(item for _, item in asked.switches)
+        admission = Admission(sql, self.now, self.rules.trial_seconds, self.rules.worker, doorman.turn, wanted)
         if doorman.candidates is not None:
             admission.begin_with(*doorman.candidates)
-        for index, moved in asked.switches:
-            self.results[index] = switch(moved, admission=admission)
-        for index, item in asked.admits:
-            self.results[index] = admit(item, doorman=doorman, admission=admission)
-        self._move_in_flight(sql, asked.switches)
         return admission
 
-    def _admitted(self, admits: Sequence[tuple[int, Admit]]) -> list[tuple[Admit, Admitted]]:
-        return [(item, found) for index, item in admits if isinstance(found := self.results[index], Admitted)]
-
-    def _move_in_flight(self, sql: Statements, switches: Sequence[tuple[int, Switch]]) -> None:
-        moved = [
-            (item.id, found.key_id) for index, item in switches if isinstance(found := self.results[index], Selection)
-        ]
+    def _select(
+        self, asked: _Asked, sql: Statements, doorman: Doorman, admission: Admission
+    ) -> list[tuple[Admit, Admitted]]:
+        """Keys for those who wait; answers whom an InFlight row is to be written for."""
+        moved = []
+        for index, item in asked.switches:
+            selected = self.results[index] = switch(item, admission=admission)
+            if isinstance(selected, Selection):
+                moved.append((item.id, selected.key_id))
+        admitted = []
+        for index, new in asked.admits:
+            found = self.results[index] = admit(new, doorman=doorman, admission=admission)
+            if isinstance(found, Admitted):
+                admitted.append((new, found))
         if moved:
             sql.move_in_flight(sorted(moved))
+        return admitted
 
     def _settlements_without_key(self, admits: Sequence[tuple[int, Admit]]) -> list[Settlement]:
         """Of those who found none."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
@@ -14,6 +13,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from keys.steps.postgresql import PostgresStatements
 from keys.steps.sqlite import SqliteStatements
 from keys.steps.statements import Statements
+
+Result = TypeVar("Result")
 
 _BUSY_MS = 300  # SQLite: our own processes queue on the lock file; so long another program's lock is waited for
 
@@ -45,34 +46,33 @@ def open_statements(*, lazy_disk: bool = False) -> Iterator[Statements]:
             yield SqliteStatements(connection, connection.connection.cursor())
 
 
-def open_lean_statements(*, lazy_disk: bool) -> AbstractContextManager[Statements]:
-    """As `open_statements`, without Django's transaction: the ORM may only read in it."""
-    connection: Any = connections[DEFAULT_DB_ALIAS]
+def run_lean(work: Callable[[Statements], Result], connection: Any, *, lazy_disk: bool) -> Result:
+    """`work` in a transaction as `open_statements` opens it, without Django's: the ORM may only read in it.
+
+    connection: this thread's. It is called by every batch, which context managers made of generators would slow down.
+    """
     if connection.in_atomic_block:  # of a test
-        return open_statements(lazy_disk=lazy_disk)
-    if connection.vendor == "postgresql":
-        return _lean_postgresql(connection, lazy_disk=lazy_disk)
-    return _lean_sqlite(connection)
-
-
-@contextlib.contextmanager
-def _lean_sqlite(connection: Any) -> Iterator[Statements]:
-    with connection.wrap_database_errors, connection.write_transaction():
-        yield SqliteStatements(connection, connection.connection.cursor())
-
-
-@contextlib.contextmanager
-def _lean_postgresql(connection: Any, *, lazy_disk: bool) -> Iterator[Statements]:
-    connection.ensure_connection()
-    raw = connection.connection
+        with open_statements(lazy_disk=lazy_disk) as sql:
+            return work(sql)
+    if connection.connection is None:
+        connection.ensure_connection()
     with connection.wrap_database_errors:
-        sql = PostgresStatements(connection, raw, owns_transaction=True, lazy_disk=lazy_disk)
+        if connection.vendor == "postgresql":
+            return _run_postgresql(work, connection, lazy_disk=lazy_disk)
+        result: Result = connection.write(lambda: work(SqliteStatements(connection, connection.connection.cursor())))
+        return result
+
+
+def _run_postgresql(work: Callable[[Statements], Result], connection: Any, *, lazy_disk: bool) -> Result:
+    raw = connection.connection
+    sql = PostgresStatements(connection, raw, owns_transaction=True, lazy_disk=lazy_disk)
+    try:
+        result = work(sql)
+        sql.commit()
+    except BaseException:
         try:
-            yield sql
-            sql.commit()
-        except BaseException:
-            try:
-                raw.rollback()
-            except psycopg.Error:
-                connection.close()
-            raise
+            raw.rollback()
+        except psycopg.Error:
+            connection.close()
+        raise
+    return result

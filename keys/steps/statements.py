@@ -11,13 +11,11 @@ import abc
 import datetime as dt
 import functools
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import msgspec
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.utils import timezone
 
 Row = tuple[Any, ...]
 
@@ -70,24 +68,21 @@ def candidate_texts(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """What `settle_rows` found: whose InFlight row is gone now, and whose ledger row is new."""
 
     in_flight: Collection[UUID]
     inserted: Collection[UUID]
 
 
-@dataclass(frozen=True, slots=True)
-class Selections:
+class Selections(msgspec.Struct, frozen=True):
     """keys: (id, its new turn, how often it was selected)"""
 
     turn: int
     keys: Sequence[tuple[UUID, int, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class CandidateQuery:
+class CandidateQuery(msgspec.Struct, frozen=True):
     """Which keys are asked for. stale_trial: a trial that began before is over."""
 
     variant: str
@@ -96,8 +91,7 @@ class CandidateQuery:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class PoolView:
+class PoolView(msgspec.Struct, frozen=True):
     """What `open_pool` read: the round robin's counter, `CLIENT_COLUMNS` of those asked for, and their aliases.
 
     `candidates` are what `read_candidates` would have answered; empty if none were asked for.
@@ -137,7 +131,7 @@ class Statements(abc.ABC):
         if value is None:
             return None
         stamp = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(value)
-        return stamp if timezone.is_aware(stamp) else stamp.replace(tzinfo=dt.UTC)
+        return stamp if stamp.tzinfo is not None else stamp.replace(tzinfo=dt.UTC)
 
     # -- asking ------------------------------------------------------------------------------------------------------
     def _execute(self, text: str, params: Sequence[Any] = ()) -> Any:

@@ -7,14 +7,15 @@ beside the database; the kernel gives the lock up when its holder dies.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from django.db import OperationalError
 from django.db.backends.sqlite3 import base
+
+Result = TypeVar("Result")
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -25,15 +26,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self._lock_fd: int | None = None  # open for as long as the connection
         self._is_locked = False
 
-    @contextlib.contextmanager
-    def write_transaction(self) -> Iterator[None]:
-        """A transaction without Django's book-keeping: the ORM may only read in it. Raises sqlite3's own errors."""
-        self.ensure_connection()
+    def write(self, work: Callable[[], Result]) -> Result:
+        """`work` as a transaction without Django's book-keeping: the ORM may only read in it.
+
+        The connection is open. Raises sqlite3's own errors.
+        """
         self._acquire_write_lock()
         try:
             self.connection.execute("BEGIN IMMEDIATE")
             try:
-                yield
+                result = work()
                 self.connection.execute("COMMIT")
             except BaseException:
                 if self._still_in_transaction():
@@ -41,6 +43,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 raise
         finally:
             self._release_write_lock()
+        return result
 
     def _start_transaction_under_autocommit(self) -> None:
         self._acquire_write_lock()
@@ -73,10 +76,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return self.connection is not None and bool(self.connection.in_transaction)
 
     def _acquire_write_lock(self) -> None:
-        if self._is_locked or self.is_in_memory_db():
+        if self._is_locked:
             return
         while True:
             if self._lock_fd is None:
+                if self.is_in_memory_db():
+                    return
                 self._lock_fd = self._open_lock_file()
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
             if os.fstat(self._lock_fd).st_nlink:
