@@ -116,24 +116,26 @@ class SqliteStatements(Statements):
     def settle_rows(
         self, rows: Sequence[Row], *, recorded_at: dt.datetime, is_flagged: bool = False, is_last: bool = False
     ) -> Settled | None:
-        stored = [
-            (hex_of(row), held_hex(client.int), None if key is None else held_hex(key.int), self.stamp(at), *plain)
-            for row, client, key, at, *plain in rows
-        ]
-        ids = [row[0] for row in stored]
-        filled, size = _filled(ids), _size(len(ids))
-        self._execute(_take_out_all(size), [*filled, len(ids)])
+        by_id = {hex_of(row[0]): row for row in rows}
+        filled, size = _filled([*by_id]), _size(len(by_id))
+        self._execute(_take_out_all(size), [*filled, len(by_id)])
         settled = None
-        if self._cursor.rowcount < len(ids):
+        if self._cursor.rowcount < len(by_id):
             ((in_flight, known),) = self._rows(_state(size), filled)
-            had = set(known.split(",")) if known else set()
-            stored = [row for row in stored if row[0] not in had]
+            for row_id in known.split(",") if known else ():
+                del by_id[row_id]
             self._execute(_take_out(size), filled)
-            settled = Settled(_uuids(in_flight.split(",") if in_flight else ()), _uuids(row[0] for row in stored))
-        shared = [self.stamp(recorded_at), int(is_flagged)]
-        for start in range(0, len(stored), _MOST_ROWS):
-            some = stored[start : start + _MOST_ROWS]
-            self._execute(_write_ledger(_size(len(some))), [*shared, *_flat(some)])
+            settled = Settled(_uuids(in_flight.split(",") if in_flight else ()), _uuids(by_id))
+        new = [*by_id.items()]
+        for start in range(0, len(new), _MOST_ROWS):
+            some = new[start : start + _MOST_ROWS]
+            values: list[Any] = [self.stamp(recorded_at), int(is_flagged)]
+            for row_id, (_, client, key, at, *plain) in some:
+                values += row_id, held_hex(client.int), None if key is None else held_hex(key.int), self.stamp(at)
+                values += plain
+            size = _size(len(some))
+            values += itertools.repeat("", (size - len(some)) * len(LEDGER_COLUMNS))
+            self._execute(_write_ledger(size), values)
         return settled
 
     def insert_attempts(self, rows: Sequence[Row]) -> None:

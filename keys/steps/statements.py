@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import datetime as dt
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -228,10 +228,7 @@ class Statements(abc.ABC):
         """rows: `ATTEMPT_COLUMNS`"""
 
 
-def rfc3339(value: dt.datetime) -> str:
-    """As `isoformat`, ten times as fast; UTC is a Z."""
-    written: str = msgspec.to_builtins(value)
-    return written
+rfc3339: Callable[[dt.datetime], str] = msgspec.to_builtins  # as `isoformat`, ten times as fast; UTC is a Z
 
 
 @functools.lru_cache(4096)
