@@ -28,6 +28,7 @@ def tune_connection(connection: BaseDatabaseWrapper) -> None:
     with connection.wrap_database_errors:
         if connection.vendor == "sqlite":
             connection.connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+            connection.connection.execute("PRAGMA temp_store=MEMORY")  # of a batch, a few KB: no folder may be writable
         else:
             connection.connection.execute(_FIXED_PLANS)
 

@@ -21,6 +21,7 @@ from keys.lane_queue import Waiting
 from keys.lane_writer import BatchWriter
 from keys.ledger_items import LaneItem
 from keys.models import CostSource, InFlight, RequestLog
+from keys.steps.database import tune_connection
 from keys.steps.sqlite import CANDIDATES
 from tests.integration.keys.ledger import RULES, add_client, add_keys, admit, settlement
 
@@ -185,3 +186,15 @@ def test_keys_are_read_in_turn_without_sorting_the_pool_or_reading_closed_cooldo
         "SEARCH c USING INDEX cooldown_one_open_per_key (key_id=?)",
         "SEARCH c USING INDEX cooldown_one_open_per_account (account_id=?)",
     ]
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's temporary files")
+@pytest.mark.django_db(transaction=True)
+def test_a_batch_needs_no_folder_for_temporary_files():
+    """A file system that is read-only but for `var/` has none, and a large batch would make a file there."""
+    connection.close()
+    connection.ensure_connection()
+    tune_connection(connection)
+
+    with connection.cursor() as cursor:
+        assert cursor.execute("PRAGMA temp_store").fetchone() == (2,)
