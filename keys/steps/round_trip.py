@@ -30,9 +30,8 @@ class Session:
 
     def __init__(self) -> None:
         self.prepared: set[Prepared | None] = {None}
-        self.reader = (
-            Transformer()
-        )  # not the connection's: Django's loader of stamps is slow, and its zone is ours, UTC
+        # Not the connection's: Django's loader of stamps is slow, and its zone is ours, UTC.
+        self.reader = Transformer()
 
 
 _SESSIONS: WeakKeyDictionary[psycopg.Connection[Any], Session] = WeakKeyDictionary()
