@@ -27,6 +27,7 @@ Reaction = Literal["delay", "cut_before", "cut_after"]
 
 CONTROL_SECONDS = 10.0
 READ_BYTES = 64 * 1024
+TURNS_TO_LINK = 4  # of the event loop, from accepting a connection to its link; a server that closes sooner loses it
 _NO_LINGER = struct.pack("ii", 1, 0)  # closing sends RST at once
 
 
@@ -137,6 +138,10 @@ class FaultProxy:
 
     async def _go_down(self) -> None:
         if self._server is not None:
+            for listener in self._server.sockets:
+                self._loop.remove_reader(listener.fileno())
+            for _ in range(TURNS_TO_LINK):
+                await asyncio.sleep(0)
             self._server.close()
             self._server = None
         await self._cut_all("reset")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
@@ -165,3 +166,15 @@ def _read_to_the_end(client: socket.socket) -> tuple[bytes, bool]:
     except ConnectionResetError:
         return received, True
     return received, False
+
+
+def test_what_was_accepted_while_it_goes_down_is_ended_too(proxy: FaultProxy) -> None:
+    """Else its transport is found by the garbage collector, in some other test, which fails for it."""
+    for _ in range(10):
+        clients = [_connect(proxy) for _ in range(10)]
+        proxy.go_down()
+        assert proxy.open_connections == 0
+        for client in clients:
+            client.close()
+        proxy.come_up()
+    gc.collect()
