@@ -14,9 +14,13 @@ Key = tuple[str, Kind, int]  # target, kind, connections
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Medians over the rounds. `spread` is the distance from lowest to highest rate, as a part of the median."""
+    """Medians over the rounds. `spread` is the distance from lowest to highest rate, as a part of the median.
+
+    `by_round` has the rate of each.
+    """
 
     per_second: float
+    by_round: Mapping[int, float]
     spread: float
     p50_ms: float
     p99_ms: float
@@ -46,6 +50,7 @@ def _figure(group: list[Sample]) -> Figure:
     database = [sample.database_cpu_us for sample in group if sample.database_cpu_us is not None]
     return Figure(
         per_second=median(rates),
+        by_round={sample.round: sample.per_second for sample in group},
         spread=(max(rates) - min(rates)) / median(rates),
         p50_ms=median(sample.p50_ms for sample in group),
         p99_ms=median(sample.p99_ms for sample in group),
@@ -59,5 +64,12 @@ def _figure(group: list[Sample]) -> Figure:
 
 def ratio(figures: Figures, target: str, base: str, kind: Kind, connections: int) -> float | None:
     """How many times the rate of `base` the target reaches; None when one of them was not measured."""
-    ours, theirs = figures.get((target, kind, connections)), figures.get((base, kind, connections))
-    return ours.per_second / theirs.per_second if ours and theirs and theirs.per_second else None
+    return times(figures.get((target, kind, connections)), figures.get((base, kind, connections)))
+
+
+def times(figure: Figure | None, base: Figure | None) -> float | None:
+    """The median of the rounds' ratios, not the ratio of medians: what slows a round of the machine slows both."""
+    if figure is None or base is None:
+        return None
+    found = [rate / theirs for number, rate in figure.by_round.items() if (theirs := base.by_round.get(number))]
+    return median(found) if found else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from bench import criteria
 from bench.criteria import UPSTREAM_TIMES, added_ms, upstream_times
-from bench.figures import Figure, Figures, Key, ratio, summarize
+from bench.figures import Figure, Figures, Key, ratio, summarize, times
 from bench.results import MemoryPoint, Results, TargetFacts
 from bench.rounds import Kind, Sample
 from bench.table import megabytes, number, render
@@ -84,8 +84,7 @@ def streams_table(figures: Figures) -> str:
         cells: list[str] = []
         for kind in (Kind.STREAMS, Kind.LONG_STREAMS):
             found, relay = _only(figures, name, kind), _only(figures, RELAY, kind)
-            rate = found.per_second / relay.per_second if found and relay else None
-            cells += [_value(found, "per_second"), number(rate, 2)]
+            cells += [_value(found, "per_second"), number(times(found, relay), 2)]
         paced, relay = _only(figures, name, Kind.PACED), _only(figures, RELAY, Kind.PACED)
         cost = paced.cpu_us / relay.cpu_us if paced and relay and relay.cpu_us else None
         cells += [_value(paced, "cpu_us", 1), number(cost, 2), _value(paced, "p99_ms", 1)]

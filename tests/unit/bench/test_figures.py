@@ -29,6 +29,12 @@ def test_a_ratio_is_of_the_same_load() -> None:
     assert ratio(figures, SQLITE, RELAY, Kind.REQUESTS, 128) is None
 
 
+def test_what_slows_a_round_for_both_does_not_change_their_ratio() -> None:
+    """Of the medians it would be 1.0: the machine was slow in two rounds, and each of the targets had luck in one."""
+    figures = summarize(rounds(SQLITE, 500.0, 500.0, 250.0) + rounds(RELAY, 1000.0, 400.0, 500.0))
+    assert ratio(figures, SQLITE, RELAY, Kind.REQUESTS, 32) == 0.5
+
+
 def test_connections_beyond_one_for_each_of_the_loads_were_opened_anew() -> None:
     assert PLAIN.reopened == 0
     assert replace(PLAIN, upstream_connections=40).reopened == 8
