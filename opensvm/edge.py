@@ -17,18 +17,22 @@ from proxy.exchange import Headers, Scope
 _FORWARDED = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded"}
 )
+_MOST_NAMES_BYTES = 2048
 _WITHOUT_HOST = frozenset({"1.0", "1"})  # granian writes HTTP/1.0 as "1", and a Host that was not sent as an empty one
 
 
 def is_usual(scope: Scope, *, max_header_bytes: int) -> bool:
     """Whether `check_framing` and `trusted_scope` would find nothing in it, as in nearly all; when in doubt, not."""
     headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
-    names = b" ".join([name for name, _ in headers])
-    place, path = _usual_place_of_host(names), scope["path"]
+    names, path = b" ".join([name for name, _ in headers]), scope["path"]
+    size = len(names) + len(b"".join([value for _, value in headers])) + 4 * len(headers)
+    if size > max_header_bytes or len(names) > _MOST_NAMES_BYTES:  # strangers send these: what is held is bounded
+        return False
+    place = _usual_place_of_host(names)
     return (
         place is not None
+        and names.count(b" ") == len(headers) - 1
         and bool(headers[place][1].strip())
-        and len(names) + len(b"".join([value for _, value in headers])) + 4 * len(headers) <= max_header_bytes
         and path.startswith("/")
         and not path.startswith("//")
     )

@@ -45,9 +45,9 @@ def to_quick_line(
 ) -> bytes:
     """The line of what is said at each request: an `event`, a `msg` and what else there is, without a record."""
     try:
-        members = _QUICK.encode(said)[1:-1]
+        members, end = _QUICK.encode(said)[1:-1], _quick_end(environment)
     except Exception:
-        members = b""  # of what JSON can't hold: the long way
+        members = end = b""  # of what JSON can't hold: the long way
     if members:
         second, milliseconds = divmod(int(created * 1000), 1000)
         line = b"%b%03d%b%b%b" % (
@@ -55,7 +55,7 @@ def to_quick_line(
             milliseconds,
             _quick_level(level),
             members,
-            _quick_end(environment),
+            end,
         )
         if len(line) <= max_bytes and _is_clean(line):
             return line

@@ -169,6 +169,17 @@ def test_what_clients_send_is_usual() -> None:
     assert is_usual(scope, max_header_bytes=1000)
 
 
+ODD = {
+    "a name with a space": [(b"x host", b"v")],
+    "names that strangers make long": [HOST, (b"x" * 3000, b"1")],
+}
+
+
+@pytest.mark.parametrize("headers", ODD.values(), ids=ODD)
+def test_what_is_odd_goes_the_long_way(headers: Headers) -> None:
+    assert not is_usual({"headers": headers, "path": "/v1/messages"}, max_header_bytes=65_536)
+
+
 @pytest.mark.parametrize("path", ["/v1", "/v1/messages", "//v1/messages", "/v1/models/anthropic/claude"])
 def test_what_is_under_v1_goes_to_the_data_plane(path: str) -> None:
     assert is_data_plane(path)
