@@ -82,14 +82,14 @@ def test_three_hundred_requests_of_two_processes_go_to_three_keys_alike(clients:
 @pytest.mark.each_database
 def test_a_limited_key_is_skipped_tried_by_one_request_and_rotates_again(clients: Clients) -> None:
     clients.sandbox.fail("rate_limited", key="beta", times=1, retry_after=BENCH_SECONDS)
-    benched_by = time.monotonic()
+    earliest_bench = time.monotonic()
     shares = clients.post_all(9, at_once=1)  # several at once may select it before its bench is committed
-    benched_for = time.monotonic() - benched_by
+    latest_bench = time.monotonic()
     assert shares["beta"] == 1, "within the same request another key answered"
-    assert benched_for < BENCH_SECONDS, "the machine was too slow to see the bench"
+    assert latest_bench - earliest_bench < BENCH_SECONDS, "the machine was too slow to see the bench"
     assert shares.total() == 10
 
-    time.sleep(max(0.0, BENCH_SECONDS - benched_for) + 0.3)
+    time.sleep(BENCH_SECONDS + 0.1)  # from the latest moment at which it can have begun
     clients.sandbox.behave(key="beta", delay_headers=1.5, times=1)
     trial = clients.post_all(20, at_once=20)
     assert trial["beta"] == 1, "one request tries it while the others go on"
