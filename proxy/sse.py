@@ -14,6 +14,7 @@ MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
 
 _BOM: Final = b"\xef\xbb\xbf"
 _LF: Final = 10
+_TWO_LF: Final = b"\n\n"
 _CR: Final = 13
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 # Atomic, so that the CR and the LF of one CRLF are never taken for two line ends.
@@ -113,11 +114,21 @@ class EventReader:
             self._buffer = chunk
         return self._cut(is_final=False)
 
-    def is_run(self, chunk: bytes) -> bool:
-        """Whether `chunk` is a run of usual events that need not be fed, because nothing before it waits for more."""
-        if self._buffer or self._at_start or self._has_cr or self._usual is None or len(chunk) > self._max_event_bytes:
-            return False
-        return self._usual.is_run(chunk)
+    def take_run(self, chunk: bytes) -> bytes | None:
+        """As `feed`, where `chunk` completes a run of usual events and no other: their bytes. None: nothing is taken.
+
+        What it begins and does not complete is kept, as reads cut a stream anywhere.
+        """
+        end = chunk.rfind(_TWO_LF) + 2
+        if end < 2 or self._at_start or self._has_cr or self._usual is None:
+            return None
+        run, rest = (chunk, b"") if end == len(chunk) else (chunk[:end], chunk[end:])
+        if self._buffer:
+            run = b"".join((self._buffer, run))
+        if len(run) > self._max_event_bytes or rest.find(b"\r") >= 0 or not self._usual.is_run(run):
+            return None
+        self._keep(rest)
+        return run
 
     def finish(self) -> list[RawEvent]:
         """What the end of the stream completes: after a CR, no LF can follow any more."""
@@ -134,14 +145,17 @@ class EventReader:
             events.append(event)
             start += len(event.raw)
             self._at_start = False
-        if start == size:
-            self._buffer = b""
-        elif start or isinstance(self._buffer, bytes):
-            self._buffer = bytearray(self._buffer[start:])
-        # A blank line may have begun in the last two bytes: the end of a line, and a CR whose LF is still to come.
-        self._searched = max(0, size - start - 2)
-        self._check_size(size - start)
+        self._keep(self._buffer[start:] if start else self._buffer)
         return events
+
+    def _keep(self, rest: bytes | bytearray) -> None:
+        """The beginning of an event. More of it is appended in place."""
+        if isinstance(rest, bytes):
+            rest = bytearray(rest) if rest else b""
+        self._buffer = rest
+        # A blank line may have begun in the last two bytes: the end of a line, and a CR whose LF is still to come.
+        self._searched = max(0, len(rest) - 2)
+        self._check_size(len(rest))
 
     def _next(self, start: int, *, is_final: bool) -> RawEvent | None:
         event = self._match_usual(start)

@@ -40,9 +40,8 @@ class StreamRelay:
 
     def feed(self, chunk: bytes) -> bytes:
         """What may be sent to the client now. Raises `proxy.sse.EventTooLarge`."""
-        if self._is_flowing and self._reader.is_run(chunk):
-            return chunk
-        return self._pass(self._reader.feed(chunk))
+        run = self._reader.take_run(chunk) if self._is_flowing else None
+        return self._pass(self._reader.feed(chunk)) if run is None else run
 
     @property
     def _is_flowing(self) -> bool:

@@ -279,14 +279,43 @@ def test_a_chunk_that_is_a_run_alone_is_told_by_its_line_ends(chunk):
     assert usual_events(KIND).is_run(chunk) == (ONLY_A_RUN.fullmatch(chunk) is not None)
 
 
-def test_a_run_is_only_taken_whole_between_events():
+@given(st.lists(st.sampled_from(PARTS), max_size=8).map(b"".join), st.lists(st.integers(1, 60), min_size=1))
+@example(PING + DELTA * 2, [len(PING), len(DELTA) + 20, len(DELTA) - 20])
+@example(PING + DELTA * 2, [len(PING), len(DELTA) - 1, len(DELTA) + 1])  # the two ends of a blank line
+@example(PING + DELTA + START + b"\r\n\r\n", [len(PING), len(DELTA + START) + 1, 3])
+def test_what_is_taken_as_a_run_is_what_would_have_been_fed(stream, sizes):
+    quick, plain = EventReader(usual=usual_events(KIND)), EventReader()
+    at = number = 0
+    while at < len(stream):
+        chunk = stream[at : at + sizes[number % len(sizes)]]
+        at, number = at + len(chunk), number + 1
+        events = plain.feed(chunk)
+        run = quick.take_run(chunk)
+        if run is None:
+            assert b"".join(event.raw for event in quick.feed(chunk)) == b"".join(event.raw for event in events)
+        else:
+            assert run == b"".join(event.raw for event in events)
+            assert {event.kind for event in events} == {KIND}
+        assert quick.leftover() == plain.leftover()
+
+
+def test_a_run_is_taken_wherever_a_read_has_cut_the_stream():
     reader = EventReader(usual=usual_events(KIND))
-    assert not reader.is_run(DELTA)  # a byte order mark may be its beginning
+    assert reader.take_run(DELTA) is None, "a byte order mark may be its beginning"
     reader.feed(PING)
-    assert reader.is_run(DELTA)
-    reader.feed(b"event: ")
-    assert not reader.is_run(DELTA)
-    assert not EventReader().is_run(DELTA)
+    assert reader.take_run(DELTA * 2 + DELTA[:20]) == DELTA * 2
+    assert reader.take_run(DELTA[20:] + DELTA) == DELTA * 2
+    assert reader.leftover() == b""
+    assert reader.take_run(DELTA[:20]) is None, "nothing is whole yet"
+    assert EventReader().take_run(DELTA) is None
+
+
+def test_a_run_with_more_than_an_event_may_hold_is_not_taken_at_once():
+    reader = EventReader(max_event_bytes=len(DELTA), usual=usual_events(KIND))
+    reader.feed(DELTA)
+    assert reader.take_run(DELTA * 2) is None
+    with pytest.raises(EventTooLarge):
+        reader.take_run(DELTA + b"x" * (len(DELTA) + 1))
 
 
 @pytest.mark.parametrize(
