@@ -70,14 +70,31 @@ class Sealed:
         raise TypeError("A sealed secret can't be copied.")
 
 
+class KeyedDigest:
+    """HMAC-SHA-256 (RFC 2104) with one key: as `hmac.digest`, in half the time, as both hashes are begun once."""
+
+    def __init__(self, key: bytes) -> None:
+        """key: no longer than a block of SHA-256, which is 64 bytes."""
+        block = key.ljust(hashlib.sha256().block_size, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def of(self, text: str) -> str:
+        """64 hexadecimal digits."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text.encode())
+        outer.update(inner.digest())
+        return outer.hexdigest()
+
+
 class Vault:
     """Seals and opens secrets with the keys of one keyring, and makes the digests that secrets are found by."""
 
     def __init__(self, keyring: Keyring) -> None:
         self.keyring = keyring
         self._ciphers = {key_id: AESGCM(keyring.master_subkey(key_id, "seal")) for key_id in keyring.ids}
-        self._fingerprint_key = keyring.index_subkey("fingerprint")
-        self._client_key = keyring.index_subkey("client digest")
+        self._fingerprints = KeyedDigest(keyring.index_subkey("fingerprint"))
+        self._client_digests = KeyedDigest(keyring.index_subkey("client digest"))
 
     def seal(self, secret: Sealed, *, table: str, column: str, row: UUID) -> bytes:
         """Seal with the newest master key."""
@@ -112,11 +129,11 @@ class Vault:
 
     def fingerprint(self, key_text: str) -> str:
         """64 hexadecimal digits that find an OpenRouter key again."""
-        return hmac.digest(self._fingerprint_key, key_text.encode(), hashlib.sha256).hex()
+        return self._fingerprints.of(key_text)
 
     def client_digest(self, client_key: str) -> str:
         """64 hexadecimal digits that find a client by its key."""
-        return hmac.digest(self._client_key, client_key.encode(), hashlib.sha256).hex()
+        return self._client_digests.of(client_key)
 
     def check_value(self, key_id: str) -> str:
         """What the database keeps to know this master key and the index key by; KeyError for an unknown id."""

@@ -65,13 +65,10 @@ def read_client_key(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 def _candidates(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
     """What the credential headers carry, `x-api-key` first; empty values count as not sent."""
-    keys, bearers = list[str](), list[str]()
-    for name, raw_value in headers:
-        if name == b"x-api-key":
-            keys.append(raw_value.decode("latin-1").strip(" \t"))
-        elif name == b"authorization":
-            bearers.append(_bearer_token(raw_value.decode("latin-1").strip(" \t")))
-    return [text for text in (*keys, *bearers) if text]
+    sent = [(name, value.decode("latin-1").strip(" \t")) for name, value in headers]
+    keys = [text for name, text in sent if name == b"x-api-key"]
+    bearers = [_bearer_token(text) for name, text in sent if name == b"authorization"]
+    return [text for text in keys + bearers if text]
 
 
 def _bearer_token(value: str) -> str:

@@ -17,6 +17,8 @@ from uuid import UUID
 import msgspec
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from keys.uuid7 import IDS_HELD
+
 Row = tuple[Any, ...]
 
 LEDGER_COLUMNS = (  # beside what is the same in all rows; three ids, a moment, and plain values
@@ -231,7 +233,7 @@ class Statements(abc.ABC):
 rfc3339: Callable[[dt.datetime], str] = msgspec.to_builtins  # as `isoformat`, ten times as fast; UTC is a Z
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(IDS_HELD)
 def _uuid_of(stored: str) -> UUID:
     """The same few keys and clients are read at every batch."""
     return UUID(hex=stored)

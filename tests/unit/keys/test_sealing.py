@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hmac
 import json
 import os
 import pickle
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 
 from keys.keyring import Keyring, KeyringError, MasterKeyEntry, add_master_key_to_file, create_keyring
-from keys.sealing import Sealed, Undecryptable, Vault, get_vault
+from keys.sealing import KeyedDigest, Sealed, Undecryptable, Vault, get_vault
 
 SECRET = "sk-or-v1-test-planted-0001"
 ROW = UUID(int=1)
@@ -154,6 +155,13 @@ def test_digests_outlive_master_keys_and_differ_by_purpose_and_index_key() -> No
     assert digest == Vault(Keyring((OLD,), b"i" * 32)).fingerprint(SECRET)
     assert digest != VAULT.client_digest(SECRET)
     assert digest != Vault(Keyring((OLD,), b"j" * 32)).fingerprint(SECRET)
+
+
+@given(st.binary(max_size=64), TEXTS)
+def test_a_keyed_digest_is_the_standards_hmac(key: bytes, text: str) -> None:
+    digest = KeyedDigest(key)
+    expected = hmac.new(key, text.encode(), "sha256").hexdigest()
+    assert [digest.of(text), digest.of(text)] == [expected] * 2, "also when it is asked again"
 
 
 def test_the_check_value_tells_master_and_index_keys_apart() -> None:
