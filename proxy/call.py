@@ -43,6 +43,7 @@ _STREAM_HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+_STREAM_HEAD = Head(200, _STREAM_HEADERS)
 _JSON_HEADERS = [(b"content-type", b"application/json")]
 _SECONDS_AFTER_ENOUGH_KEYS = 1.0  # others may be free
 
@@ -57,7 +58,7 @@ class Call:
         self._rules = service.rules
         self.outbox = Outbox(
             exchange,
-            stream_head=Head(200, _STREAM_HEADERS) if asked.is_stream else None,
+            stream_head=_STREAM_HEAD if asked.is_stream else None,
             ping_seconds=self._rules.ping_seconds,
             first_event_seconds=self._rules.first_event_seconds,
             ping=asked.dialect.ping,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -19,14 +18,12 @@ _MAX_PENDING_BYTES = 1024 * 1024
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'  # of the Messages API
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     status: int
     headers: Headers
 
 
-@dataclass(frozen=True, slots=True)
-class WholeAnswer:
+class WholeAnswer(msgspec.Struct, frozen=True):
     status: int
     headers: Headers
     body: bytes
@@ -59,7 +56,7 @@ class Outbox(msgspec.Struct):
         """From now until `close` silence is noticed, and `on_left` hears of a client that does not read."""
         self._on_left = on_left
         if self.stream_head is not None:  # a JSON answer has nothing to send before its body
-            loop = asyncio.get_running_loop()
+            loop = self.exchange.loop
             self._silent_since = loop.time()
             self._look_again(loop, min(self.ping_seconds, self.first_event_seconds))
 
@@ -79,7 +76,7 @@ class Outbox(msgspec.Struct):
     async def put(self, chunk: bytes) -> None:
         """Waits while the client is too far behind."""
         while not self.offer(chunk):
-            self._room = asyncio.get_running_loop().create_future()
+            self._room = self.exchange.loop.create_future()
             await self._room
 
     def offer(self, chunk: bytes) -> bool:
@@ -120,7 +117,7 @@ class Outbox(msgspec.Struct):
         self._pending_bytes += len(chunk)
         if not self._is_sending:
             self._is_sending = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self.exchange.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._is_sending = False
@@ -133,7 +130,7 @@ class Outbox(msgspec.Struct):
 
     def _follow(self, sent: Sent) -> None:
         """What the server does not take at once is waited for by a task, which sends what else comes meanwhile."""
-        loop = asyncio.get_running_loop()
+        loop = self.exchange.loop
         self._silent_since = loop.time()
         if sent is not None:
             self._is_sending = True
@@ -145,7 +142,7 @@ class Outbox(msgspec.Struct):
             while self._waiting:
                 await self.exchange.wait_for(self.exchange.write(self._take_waiting()))
             self._is_sending, self._writer = False, None
-            self._silent_since = asyncio.get_running_loop().time()
+            self._silent_since = self.exchange.loop.time()
         except ClientLeft:
             pass  # `end` says so
         finally:
