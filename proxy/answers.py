@@ -1,4 +1,4 @@
-"""Reads from an answer what the ledger needs, and gives the client's model name back without touching another byte.
+"""Reads from an answer what the ledger needs.
 
 Two sources: a whole JSON answer (`read_answer`), or a stream's message_start and message_delta (`UsageReader`).
 Nothing here fails on what upstream sends but `read_answer`, for what is no JSON object at all.
@@ -6,18 +6,14 @@ Nothing here fails on what upstream sends but `read_answer`, for what is no JSON
 
 from __future__ import annotations
 
-import functools
-import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
-from proxy.json_text import is_too_deep, load_exact, with_room
-from proxy.sse import RawEvent
+from proxy.json_text import is_too_deep, load_exact
 
 MAX_TOKENS: Final = 2**40  # far above any answer, far below a 64-bit sum of many
 MAX_COST_USD: Final = 1_000_000
@@ -28,6 +24,7 @@ _MONEY: Final = Context(prec=50, rounding=ROUND_HALF_EVEN)
 _MAX_NAME_CHARS: Final = 200
 
 _Known = TypeVar("_Known", int, int | None)
+_Event = TypeVar("_Event")
 
 
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
@@ -53,7 +50,39 @@ class _UsualAnswer(msgspec.Struct):
     error: Literal[False] | None = None
 
 
+class _EventUsage(msgspec.Struct):
+    """Of an event, where what is not known yet is null."""
+
+    input_tokens: _Tokens | None = None
+    output_tokens: _Tokens | None = None
+    cache_creation_input_tokens: _Tokens | None = None
+    cache_read_input_tokens: _Tokens | None = None
+    cache_creation: msgspec.Raw = msgspec.Raw(b"null")
+    cost: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _UsualMessage(msgspec.Struct):
+    id: str
+    model: str
+    usage: _EventUsage
+
+
+class _UsualStart(msgspec.Struct):
+    message: _UsualMessage
+
+
+class _UsualDelta(msgspec.Struct):
+    stop_reason: str | None
+
+
+class _UsualEnd(msgspec.Struct):
+    delta: _UsualDelta
+    usage: _EventUsage
+
+
 _USUAL: Final = msgspec.json.Decoder(_UsualAnswer)
+_USUAL_START: Final = msgspec.json.Decoder(_UsualStart)
+_USUAL_END: Final = msgspec.json.Decoder(_UsualEnd)
 
 
 class UnreadableAnswer(Exception):
@@ -96,14 +125,60 @@ class UsageReader:
     def fold(self, kind: bytes, data: bytes) -> None:
         """Takes message_start and message_delta; other kinds cost one comparison."""
         if kind == b"message_start":
-            message = mapping_of(parse_payload(data).get("message"))
+            start = _read_usual(_USUAL_START, data)
+            if start is None or not self._take_usage(start.message.usage):
+                self.fold_any(kind, data)
+                return
+            self.id = name_of(start.message.id) or self.id
+            self.model = name_of(start.message.model) or self.model
+        elif kind == b"message_delta":
+            end = _read_usual(_USUAL_END, data)
+            if end is None or not self._take_usage(end.usage):
+                self.fold_any(kind, data)
+                return
+            self.stop_reason = name_of(end.delta.stop_reason) or self.stop_reason
+
+    def fold_any(self, kind: bytes, data: bytes) -> None:
+        """As `fold`, but every value is looked at with forbearance."""
+        payload = parse_payload(data)
+        if kind == b"message_start":
+            message = mapping_of(payload.get("message"))
             self.id = name_of(message.get("id")) or self.id
             self.model = name_of(message.get("model")) or self.model
             self.usage = _with_usage(self.usage, message.get("usage"))
         elif kind == b"message_delta":
-            payload = parse_payload(data)
             self.stop_reason = name_of(mapping_of(payload.get("delta")).get("stop_reason")) or self.stop_reason
             self.usage = _with_usage(self.usage, payload.get("usage"))
+
+    def _take_usage(self, reported: _EventUsage) -> bool:
+        """False, and nothing is taken, where more has to be looked at."""
+        known, written = self.usage, reported.cache_creation_input_tokens
+        if written is None and bytes(reported.cache_creation) != b"null":
+            return False
+        try:
+            cost_nano = _cost_of_text(bytes(reported.cost))
+        except ValueError:
+            return False
+        self.usage = Usage(
+            _or(reported.input_tokens, known.input_tokens),
+            _or(reported.output_tokens, known.output_tokens),
+            _or(reported.cache_read_input_tokens, known.cache_read_tokens),
+            _or(written, known.cache_write_tokens),
+            _or(cost_nano, known.cost_nano),
+        )
+        return True
+
+
+def _read_usual(decoder: msgspec.json.Decoder[_Event], data: bytes) -> _Event | None:
+    """None: it is none of the usual ones."""
+    if is_too_deep(data):
+        return None
+    try:
+        usual = decoder.decode(data)
+        data.decode()  # what is not read of it may be no text
+    except (ValueError, RecursionError):
+        return None
+    return usual
 
 
 def parse_payload(data: bytes) -> dict[str, Any]:
@@ -226,117 +301,3 @@ def name_of(value: object) -> str:
 
 def mapping_of(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-# -- Giving the client's model name back -----------------------------------------------------------------------------
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
-_SCAN: Final = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
-_WHITESPACE: Final = " \t\n\r"
-_DATA_LINE: Final = re.compile(rb"(?:\A|(?<=[\r\n]))data:")
-_MODEL_OF_EVENT: Final = ("message", "model")
-_MODEL_KEY: Final = b'"model"'
-_MODEL_MEMBER: Final = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*"([^"\\]*)"')
-_ESCAPED_LETTER: Final = b"\\u006"  # d, e, l, m and o are \u0064 to \u006f
-
-
-def replace_known_model(raw: bytes, known: str, name: str) -> bytes:
-    """As `replace_model` at the top of an answer whose model was read as `known`."""
-    replaced = _replace_lone_model(raw, known, name)
-    return replace_model(raw, ("model",), name) if replaced is None else replaced
-
-
-def _replace_lone_model(raw: bytes, known: str, name: str) -> bytes | None:
-    """Where `"model"` stands once, and no escape can spell it otherwise, nothing need be scanned. None: it may not."""
-    at = raw.find(_MODEL_KEY)
-    if not known or at < 0 or raw.rfind(_MODEL_KEY) != at or _may_spell_it_otherwise(raw):
-        return None
-    usual, replacement = _usual_members(known, name)
-    if raw.startswith(usual, at):
-        return b"".join((raw[:at], replacement, raw[at + len(usual) :]))
-    found = _MODEL_MEMBER.match(raw, at)
-    if found is None or found[1] != known.encode():
-        return None
-    start, end = found.span(1)
-    return b"%b%b%b" % (raw[: start - 1], _quoted(name), raw[end + 1 :])
-
-
-def replace_model(raw: bytes, path: tuple[str, ...], name: str) -> bytes:
-    """JSON with the string at `path` replaced, each other byte as it was; a repeated key is replaced each time.
-
-    `raw` comes back as it is when there is no string at `path`, or when it is no JSON.
-    """
-    if is_too_deep(raw):
-        return raw
-    try:
-        text = raw.decode()
-        spans = with_room(lambda: list(_find_strings(text, _skip(text, 0), path)))
-    except (ValueError, IndexError):  # IndexError: the text ends early
-        return raw
-    pieces: list[str] = []
-    done = 0
-    for start, end in spans:
-        pieces += (text[done:start], _ENCODER.encode(name))
-        done = end
-    return "".join([*pieces, text[done:]]).encode("utf-8", "replace")
-
-
-def replace_model_in_event(raw: bytes, known: str, name: str) -> bytes:
-    """A message_start event with another name at message.model, which was read as `known`."""
-    replaced = _replace_lone_model(raw, known, name)
-    if replaced is not None:
-        return replaced
-    starts = [found.end() for found in _DATA_LINE.finditer(raw)]
-    if len(starts) == 1:
-        return raw[: starts[0]] + replace_model(raw[starts[0] :], _MODEL_OF_EVENT, name)
-    if not starts:
-        return raw
-    # JSON spread over several data lines, which nobody sends: the line ends are white space in it.
-    data = RawEvent(raw, b"").data.replace(b"\n", b" ")
-    return b"event: message_start\ndata: " + replace_model(data, _MODEL_OF_EVENT, name) + b"\n\n"
-
-
-def _may_spell_it_otherwise(raw: bytes) -> bool:
-    """Most answers have no escape at all, and a single byte is found much faster."""
-    return raw.find(b"\\") >= 0 and raw.find(_ESCAPED_LETTER) >= 0
-
-
-@functools.lru_cache(maxsize=256)
-def _usual_members(known: str, name: str) -> tuple[bytes, bytes]:
-    """The member as nearly everybody writes it, with either name."""
-    return b'%b:"%b"' % (_MODEL_KEY, known.encode("utf-8", "surrogatepass")), b"%b:%b" % (_MODEL_KEY, _quoted(name))
-
-
-@functools.lru_cache(maxsize=256)
-def _quoted(name: str) -> bytes:
-    return _ENCODER.encode(name).encode("utf-8", "replace")
-
-
-def _find_strings(text: str, at: int, path: tuple[str, ...]) -> Iterator[tuple[int, int]]:
-    """Where the strings at `path` stand, quotes included, in the object at `at`."""
-    if text[at] != "{":
-        return
-    at = _skip(text, at + 1)
-    while text[at] == '"':
-        key, at = _SCAN(text, at)
-        start = _skip(text, _after(text, _skip(text, at), ":"))
-        _, end = _SCAN(text, start)
-        if key == path[0] and len(path) > 1:
-            yield from _find_strings(text, start, path[1:])
-        elif key == path[0] and text[start] == '"':
-            yield start, end
-        at = _skip(text, end)
-        if text[at] == ",":
-            at = _skip(text, at + 1)
-
-
-def _skip(text: str, at: int) -> int:
-    """The index of what follows the white space at `at`; IndexError at the end of the text."""
-    while text[at] in _WHITESPACE:
-        at += 1
-    return at
-
-
-def _after(text: str, at: int, character: str) -> int:
-    if text[at] != character:
-        raise ValueError(f"no {character} at {at}")
-    return at + 1

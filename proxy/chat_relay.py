@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.answers import parse_payload, replace_model
+from proxy.answers import parse_payload
 from proxy.chat_answers import ChatUsageReader, finished_choices, has_error
+from proxy.model_in_answer import replace_model
 from proxy.sse import RawEvent
 from proxy.stream_relay import StreamRelay
 

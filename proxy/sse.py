@@ -51,6 +51,11 @@ class RawEvent(NamedTuple):
         return b"[DONE]" in self.raw and self.data.lstrip().startswith(b"[DONE]")
 
     @property
+    def is_surely_json(self) -> bool:
+        """Its data is an object or what has begun as one: no `[DONE]` and no comment, as can be seen at once."""
+        return self.known_data is not None and self.known_data.startswith(b"{")
+
+    @property
     def is_stray_comment(self) -> bool:
         """A comment that was written as data, as seen of OpenRouter: who reads the data as JSON fails on it."""
         return (b"data: :" in self.raw or b"data::" in self.raw) and self.data.startswith(b":")

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from proxy.answers import Usage, UsageReader, parse_payload, replace_model_in_event
+from proxy.answers import Usage, UsageReader, parse_payload
+from proxy.model_in_answer import replace_model_in_event
 from proxy.sse import EventReader, RawEvent, usual_events
 
 _DELTA = b"content_block_delta"
@@ -91,7 +92,7 @@ class MessagesRelay(StreamRelay):
         if kind == _DELTA:
             self.has_started = True
             return event.raw
-        if event.is_done or event.is_stray_comment:
+        if not event.is_surely_json and (event.is_done or event.is_stray_comment):
             return b""
         if kind == b"error":
             self.error = parse_payload(event.data)

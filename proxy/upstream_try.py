@@ -14,7 +14,8 @@ from keys.ledger_items import PassTrial
 from keys.sealing import KEY_COLUMN, KEY_TABLE
 from proxy import failures
 from proxy.answer_body import read_answer_body, read_error_body
-from proxy.answers import UnreadableAnswer, replace_known_model
+from proxy.answers import UnreadableAnswer
+from proxy.model_in_answer import replace_known_model
 from proxy.outbox import Outbox
 from proxy.service import Service
 from proxy.sse import EventTooLarge
