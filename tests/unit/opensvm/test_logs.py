@@ -151,10 +151,12 @@ asyncio.run(main())
 
 
 def test_lines_of_several_processes_on_one_pipe_stay_whole(tmp_path: Path) -> None:
+    patient = "import opensvm.logs; opensvm.logs.STDOUT_WAIT_SECONDS = 30.0\n"  # for a reader on a busy machine
     body = 'for n in range(300): logging.getLogger("opensvm").info("n", extra={"note": ["x" * 90] * (n % 60)})'
+    program = patient + CONFIGURE + body
     read_end, write_end = os.pipe()
     writers = [
-        subprocess.Popen([sys.executable, "-c", CONFIGURE + body, str(tmp_path / "x.log")], cwd=ROOT, stdout=write_end)
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "x.log")], cwd=ROOT, stdout=write_end)
         for _ in range(3)
     ]
     os.close(write_end)
