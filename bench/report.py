@@ -14,6 +14,7 @@ from bench.targets import DIRECT, RELAY
 
 _BUSY = 0.05  # of the server's core, taken by others: what is above makes figures too low
 _FULL = 0.95  # of the load's core
+_STEADY = 0.8  # of the pace before and after, the slower one of the quicker
 
 
 def render_all(results: Results) -> str:
@@ -28,6 +29,9 @@ def render_all(results: Results) -> str:
 
 def _heading(results: Results) -> str:
     lines = [f"{name}: {value}" for name, value in {**results.machine, **results.method}.items()]
+    if results.pace:
+        paces = " and then ".join(f"{pace:.0f}" for pace in results.pace)
+        lines.append(f"pace of the server's core: {paces} million empty turns of a loop in a second")
     return "\n".join([*lines, *(f"missing: {name}: {why}" for name, why in results.missing.items())])
 
 
@@ -153,6 +157,8 @@ def warnings(results: Results) -> Iterator[str]:
     busy = max((f.foreign_share for key, f in figures.items() if key[0] != DIRECT), default=0.0)
     if busy > _BUSY:
         yield f"THE MACHINE WAS BUSY: others took up to {busy:.0%} of the server's core. Only CPU times tell something."
+    if results.pace and min(results.pace) < _STEADY * max(results.pace):
+        yield "THE MACHINE CHANGED ITS PACE meanwhile. Only ratios tell something."
     full = [key for key, f in figures.items() if f.load_share > _FULL and key[0] != DIRECT]
     if full:
         yield f"The load's core was full at {len(full)} of {len(figures)} figures; one: {', '.join(map(str, full[0]))}."

@@ -42,6 +42,7 @@ class Results:
     samples: list[Sample] = field(default_factory=list)
     scale: list[Sample] = field(default_factory=list)
     memory: list[MemoryPoint] = field(default_factory=list)
+    pace: list[float] = field(default_factory=list)  # of the server's core before and after: see `bench.machine`
     missing: dict[str, str] = field(default_factory=dict)  # a peer that could not be had, and why
 
     def write(self, path: Path) -> None:

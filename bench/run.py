@@ -99,8 +99,10 @@ def _measure(arguments: argparse.Namespace) -> Results:
     with cores.running_on(chosen.load), _folder() as folder:
         idle = machine.idle_share(chosen)
         found = Results(machine.facts(chosen), _method(planned, idle), machine.fsync_ms(folder))
+        found.pace.append(machine.pace(chosen.server))
         with running_upstream() as upstream:
             Session(Bench(chosen, upstream, folder), planned, found, _say).run()
+        found.pace.append(machine.pace(chosen.server))
     return found
 
 

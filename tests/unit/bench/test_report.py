@@ -64,6 +64,14 @@ def test_a_weak_upstream_makes_the_figures_void() -> None:
     assert "VOID" not in report.render_all(strong)
 
 
+@pytest.mark.parametrize(("pace", "is_told"), [([40.0, 36.0], False), ([40.0, 12.0], True), ([12.0, 40.0], True)])
+def test_a_machine_that_changed_its_pace_is_told(full: Results, pace: list[float], is_told: bool) -> None:
+    full.pace = pace
+    text = report.render_all(full)
+    assert f"{pace[0]:.0f} and then {pace[1]:.0f} million" in text
+    assert ("CHANGED ITS PACE" in text) == is_told
+
+
 def test_columns_of_a_table_stand_below_their_heads() -> None:
     assert render("Title", ["", "rate"], [["ours", "12,345"], ["a longer name", "1"]]).splitlines() == [
         "Title",

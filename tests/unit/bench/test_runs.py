@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from bench import cores
+from bench import cores, machine
 from bench.answers import FIXED_EVENTS, STAMP, Message, Stream
 from bench.errors import BenchError
 from bench.ledger import Counts, complaint
@@ -67,6 +67,10 @@ def test_what_is_started_on_a_core_stays_there_and_we_do_not() -> None:
         )
     assert said.stdout.strip() == str({core})
     assert os.sched_getaffinity(0) == before
+
+
+def test_the_pace_of_a_core_is_told_in_millions_of_turns() -> None:
+    assert 0.1 < machine.pace(min(os.sched_getaffinity(0)), seconds=0.01) < 10_000
 
 
 def test_a_tree_counts_what_its_processes_use() -> None:
