@@ -114,16 +114,16 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 class UsageReader:
     """Folds a stream's events; later values override earlier ones, null is no value.
 
-    `stop_reason` is set from the message_delta on that finishes the answer.
+    `is_ending` is set from the message_delta on that finishes the answer, or that can't be read and so may finish it.
     """
 
     id: str = ""
     model: str = ""
-    stop_reason: str = ""
+    is_ending: bool = False
     usage: Usage = field(default_factory=Usage)
 
     def fold(self, kind: bytes, data: bytes) -> None:
-        """Takes message_start and message_delta; other kinds cost one comparison."""
+        """Takes message_start and message_delta; other kinds change nothing."""
         if kind == b"message_start":
             start = _read_usual(_USUAL_START, data)
             if start is None or not self._take_usage(start.message.usage):
@@ -136,10 +136,14 @@ class UsageReader:
             if end is None or not self._take_usage(end.usage):
                 self.fold_any(kind, data)
                 return
-            self.stop_reason = name_of(end.delta.stop_reason) or self.stop_reason
+            self.is_ending = self.is_ending or end.delta.stop_reason is not None
 
     def fold_any(self, kind: bytes, data: bytes) -> None:
-        """As `fold`, but every value is looked at with forbearance."""
+        """As `fold`, but every value is looked at, with forbearance.
+
+        A number that nothing holds, as 1e99999999999999999999, makes all of the event unreadable to this; `fold` does
+        not see it where it says nothing of usage.
+        """
         payload = parse_payload(data)
         if kind == b"message_start":
             message = mapping_of(payload.get("message"))
@@ -147,7 +151,8 @@ class UsageReader:
             self.model = name_of(message.get("model")) or self.model
             self.usage = _with_usage(self.usage, message.get("usage"))
         elif kind == b"message_delta":
-            self.stop_reason = name_of(mapping_of(payload.get("delta")).get("stop_reason")) or self.stop_reason
+            is_end = not payload or mapping_of(payload.get("delta")).get("stop_reason") is not None
+            self.is_ending = self.is_ending or is_end
             self.usage = _with_usage(self.usage, payload.get("usage"))
 
     def _take_usage(self, reported: _EventUsage) -> bool:

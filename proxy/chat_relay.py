@@ -19,6 +19,7 @@ from proxy.stream_relay import StreamRelay
 
 _DONE = b"data: [DONE]\n\n"
 _DATA_START = re.compile(rb"\A(?:\xef\xbb\xbf)?(?:[^\r\n]*[\r\n])*?data:")
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
 # Ends, bills, errors, and chunks of other choices than the first.
 _WORTH_READING = re.compile(rb'"finish_reason"\s*:\s*"|"usage"\s*:\s*\{|"error"|"index"\s*:\s*[1-9]')
 
@@ -29,6 +30,7 @@ class ChatRelay(StreamRelay):
 
     usage: ChatUsageReader = field(default_factory=ChatUsageReader)
     _choices: dict[int, bool] = field(default_factory=dict)  # whether it has finished
+    _has_lost_finish: bool = False
 
     def finish(self) -> bytes:
         """Upstream has closed. A `[DONE]` that it owed to a whole answer is made up for."""
@@ -52,6 +54,7 @@ class ChatRelay(StreamRelay):
                 self.error = payload
                 return b""
             self.usage.fold(payload)
+            self._has_lost_finish = self._has_lost_finish or (not payload and bool(_FINISH.search(event.raw)))
             self._note_choices(payload)
             self._is_holding = self._is_whole  # another choice may begin when the first has ended
         self.has_started = True
@@ -59,7 +62,8 @@ class ChatRelay(StreamRelay):
 
     @property
     def _is_whole(self) -> bool:
-        return bool(self._choices) and all(self._choices.values())
+        """Or may be, by what can't be read."""
+        return self._has_lost_finish or (bool(self._choices) and all(self._choices.values()))
 
     def _note_choices(self, payload: Mapping[str, Any]) -> None:
         for index, is_finished in finished_choices(payload):

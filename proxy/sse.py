@@ -22,7 +22,7 @@ _BLANK_LINE: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
 
 class EventTooLarge(Exception):
-    """An event is larger than what is held in memory for one."""
+    """An event, or what is held of a stream, is larger than what is kept in memory of one."""
 
 
 class RawEvent(NamedTuple):
@@ -122,15 +122,18 @@ class EventReader:
     def take_run(self, chunk: bytes) -> bytes | None:
         """As `feed`, where `chunk` completes a run of usual events and no other: their bytes. None: nothing is taken.
 
-        What it begins and does not complete is kept, as reads cut a stream anywhere.
+        What it begins and does not complete is kept, as reads cut a stream anywhere. No CR may be in that: behind one,
+        events end in other ways.
         """
         end = chunk.rfind(_TWO_LF) + 2
         if end < 2 or self._at_start or self._has_cr or self._usual is None:
             return None
+        if len(self._buffer) + len(chunk) > self._max_event_bytes:
+            return None
         run, rest = (chunk, b"") if end == len(chunk) else (chunk[:end], chunk[end:])
         if self._buffer:
             run = b"".join((self._buffer, run))
-        if len(run) > self._max_event_bytes or rest.find(b"\r") >= 0 or not self._usual.is_run(run):
+        if rest.find(b"\r") >= 0 or not self._usual.is_run(run):
             return None
         self._keep(rest)
         return run

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 from proxy.answers import Usage, UsageReader, parse_payload
 from proxy.model_in_answer import replace_model_in_event
-from proxy.sse import EventReader, RawEvent, usual_events
+from proxy.sse import MAX_EVENT_BYTES, EventReader, EventTooLarge, RawEvent, usual_events
 
 _DELTA = b"content_block_delta"
 _USUAL = usual_events(_DELTA)  # nearly all events, and nothing is read of them: a chunk of them goes out as it came
+_BYTES_BESIDE = 64  # what the smallest event takes beside its own bytes
 _READ_KINDS = frozenset({b"message_start", b"message_delta"})
 
 
@@ -35,8 +36,10 @@ class StreamRelay:
     has_started: bool = False
     is_finished: bool = False
     error: dict[str, Any] | None = None
+    max_held_bytes: int = MAX_EVENT_BYTES
     _reader: EventReader = field(default_factory=EventReader)
     _waiting: list[bytes] = field(default_factory=list)
+    _held_bytes: int = 0
     _is_holding: bool = False
 
     def feed(self, chunk: bytes) -> bytes:
@@ -67,13 +70,21 @@ class StreamRelay:
                 break
             raw = self._read(event)
             if self._is_holding or not self.has_started:
-                self._waiting.append(raw)
+                self._hold(raw)
                 continue
             if self._waiting:
                 passed += self._waiting
                 self._waiting.clear()
+                self._held_bytes = 0
             passed.append(raw)
         return b"".join(passed)
+
+    def _hold(self, raw: bytes) -> None:
+        """An upstream that never finishes an answer must not fill the memory with what is held of it."""
+        self._waiting.append(raw)
+        self._held_bytes += len(raw) + _BYTES_BESIDE
+        if self._held_bytes > self.max_held_bytes:
+            raise EventTooLarge(f"more than {self.max_held_bytes:,} bytes that can't go out yet")
 
     def _read(self, event: RawEvent) -> bytes:
         """Note what the event says; answers its bytes as the client shall get them."""
@@ -110,7 +121,7 @@ class MessagesRelay(StreamRelay):
         self.usage.fold(event.kind, event.data)
         if event.kind == b"message_start":
             return replace_model_in_event(event.raw, self.usage.model, self.model_asked)
-        self._is_holding = self._is_holding or bool(self.usage.stop_reason)
+        self._is_holding = self._is_holding or self.usage.is_ending
         return event.raw
 
     def _read_unnamed(self, event: RawEvent) -> bytes:

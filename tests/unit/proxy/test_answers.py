@@ -1,8 +1,9 @@
 import json
+import sys
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.answers import (
@@ -205,7 +206,7 @@ def test_an_id_fits_a_text_column_of_any_database(told, read):
 def test_the_usage_of_a_stream_is_folded():
     reader = fold(start(input_tokens=0, output_tokens=1), delta("end_turn", input_tokens=11, output_tokens=7, cost=0.5))
 
-    assert (reader.id, reader.model, reader.stop_reason) == ("gen-1", "m", "end_turn")
+    assert (reader.id, reader.model, reader.is_ending) == ("gen-1", "m", True)
     assert reader.usage == Usage(11, 7, cost_nano=500_000_000)
 
 
@@ -221,17 +222,35 @@ def test_later_values_override_and_null_does_not():
 
 def test_the_stop_reason_marks_the_delta_that_finishes_the_answer():
     reader = fold(start(), delta(None, output_tokens=5))
-    assert reader.stop_reason == ""
+    assert not reader.is_ending
 
     reader.fold(b"message_delta", json.dumps(delta("max_tokens")[1]).encode())
 
-    assert reader.stop_reason == "max_tokens"
+    assert reader.is_ending
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"delta":{"stop_reason":"\\ud800"}}',
+        b'{"delta":{"stop_reason":"\\u0000"},"usage":{}}',
+        b'{"delta":{"stop_reason":5},"usage":{}}',
+        b'{"delta":{"stop_reason":"end_turn"},"usage":{"cost":1e99999999999999999999}}',
+        b'{"delta":{"stop_reason":"end_turn"},"usage":{"cost":NaN}}',
+        b'{"delta":{"stop_reason":"end_turn"},"usage":{},"x":"\xff"}',
+        b"",
+        b"[DONE]",
+        b"null",
+    ],
+)
+def test_a_delta_that_can_not_be_read_may_be_the_one_that_finishes_the_answer(data):
+    assert fold((b"message_delta", data)).is_ending
 
 
 def test_an_event_without_id_and_model_keeps_those_before():
     reader = fold(start(input_tokens=4), (b"message_start", {"message": {"id": None}}), delta("end_turn"), delta())
 
-    assert (reader.id, reader.model, reader.stop_reason, reader.usage.input_tokens) == ("gen-1", "m", "end_turn", 4)
+    assert (reader.id, reader.model, reader.is_ending, reader.usage.input_tokens) == ("gen-1", "m", True, 4)
 
 
 @pytest.mark.parametrize("kind", [b"content_block_delta", b"ping", b"", b"message_stop", b"error"])
@@ -251,8 +270,9 @@ def test_other_events_change_nothing(kind):
     ],
 )
 @pytest.mark.parametrize("kind", [b"message_start", b"message_delta"])
-def test_garbage_in_a_stream_changes_nothing(kind, data):
-    assert fold((kind, data)) == UsageReader()
+def test_garbage_in_a_stream_says_nothing_of_its_usage(kind, data):
+    reader = fold((kind, data))
+    assert (reader.id, reader.model, reader.usage) == ("", "", Usage())
 
 
 @given(st.sampled_from([b"message_start", b"message_delta"]), st.binary(max_size=100))
@@ -264,39 +284,80 @@ def test_fractions_in_a_payload_are_exact():
     assert parse_payload(b'{"cost":0.1}') == {"cost": Decimal("0.1")}
 
 
-ODD_EVENTS = st.fixed_dictionaries(
+def mostly(usual, odd=COUNTS):
+    """Nine times of ten `usual`, so that what has several of these is usual often enough."""
+    return st.integers(0, 9).flatmap(lambda die: odd if die == 0 else usual)
+
+
+USAGES = st.fixed_dictionaries(
     {},
     optional={
-        "usage": st.fixed_dictionaries(
-            {}, optional={"cost": st.floats(0, 9) | COUNTS, "output_tokens": st.integers(0, 9)}
-        )
-        | ODD_USAGES
-        | COUNTS,
-        "delta": st.fixed_dictionaries({}, optional={"stop_reason": st.just("end_turn") | COUNTS}) | COUNTS,
-        "message": st.fixed_dictionaries(
-            {"id": st.just("gen-1") | COUNTS, "model": st.just("a/b") | COUNTS}, optional={"usage": ODD_USAGES | COUNTS}
+        **dict.fromkeys(
+            ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),
+            mostly(st.none() | st.integers(0, 2**40)),
         ),
+        "cache_creation": mostly(st.none(), st.just({}) | st.just({"ephemeral_5m_input_tokens": 4}) | COUNTS),
+        "cost": mostly(st.floats(0, 9) | st.none() | st.integers(0, 9), COUNTS | st.floats(0, 1e300)),
     },
 )
-SPLITS = st.sampled_from([None, {}, {"ephemeral_5m_input_tokens": 4}])
+NAMES = mostly(st.sampled_from(["gen-1", "a/b", "", "a\0b", "\ud800", "x" * 300]))
+EVENTS = st.tuples(
+    st.sampled_from([b"message_start", b"message_delta"]),
+    st.fixed_dictionaries(
+        {
+            "message": mostly(st.fixed_dictionaries({"id": NAMES, "model": NAMES, "usage": mostly(USAGES)})),
+            "delta": mostly(st.fixed_dictionaries({"stop_reason": mostly(st.none() | st.just("end_turn"))})),
+            "usage": mostly(USAGES),
+        }
+    ),
+)
+KINDS = (b"message_start", b"message_delta")
 
 
-@given(st.sampled_from([b"message_start", b"message_delta"]), st.lists(ODD_EVENTS, max_size=3), SPLITS, st.booleans())
-def test_the_quick_look_at_usual_events_finds_what_a_whole_reading_does(kind, documents, split, ascii_only):
+@given(st.lists(EVENTS, min_size=1, max_size=4), st.booleans())
+@example([(KINDS[0], start()[1]), (KINDS[0], {"message": {"id": "", "model": "", "usage": {}}})], False)
+@example([(KINDS[0], {"message": {"id": "a\0b", "model": "a\0b", "usage": {}}})], False)
+@example([delta(None, cache_creation={"ephemeral_5m_input_tokens": 4})], False)
+@example([delta(None, cache_creation_input_tokens=4), delta(None, cache_creation_input_tokens=0)], False)
+def test_the_quick_look_at_usual_events_finds_what_a_whole_reading_does(events, ascii_only):
     quick, plain = UsageReader(), UsageReader()
-    for document in documents:
-        for usage in (document.get("usage"), document.get("message", {}).get("usage")):
-            if isinstance(usage, dict):
-                usage["cache_creation"] = split
-        data = json.dumps(document, ensure_ascii=ascii_only).encode()
+    for kind, document in events:
+        data = json.dumps(document, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
         quick.fold(kind, data)
         plain.fold_any(kind, data)
         assert quick == plain
 
 
+@pytest.mark.parametrize("cost", ["1e99999999999999999999", "-1", "-0", "1e-10", "0.1234567895", "true", '"1"', "NaN"])
+def test_the_quick_look_reads_any_cost_as_a_whole_reading_does(cost):
+    data = b'{"delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5,"cost":%b}}' % cost.encode()
+    quick, plain = UsageReader(), UsageReader()
+    quick.fold(b"message_delta", data)
+    plain.fold_any(b"message_delta", data)
+    assert quick == plain
+
+
+def test_a_usual_event_is_read_without_what_it_says_beside_its_usage():
+    """That, and so a number that nothing holds, is passed over: it shows that the quick way was taken."""
+    beside = b'"more":1e99999999999999999999'
+    reader = UsageReader()
+    reader.fold(b"message_start", b'{"message":{"id":"gen-1","model":"m","usage":{"input_tokens":3}},%b}' % beside)
+    reader.fold(b"message_delta", b'{"delta":{"stop_reason":null},"usage":{"cost":1,"output_tokens":7},%b}' % beside)
+    assert reader == UsageReader("gen-1", "m", is_ending=False, usage=Usage(3, 7, cost_nano=10**9))
+
+
 @pytest.mark.parametrize("text", [b'"\xff"', b'"\xed\xa0\x80"', b"[" * 1001 + b"]" * 1001])
-def test_an_event_that_is_not_sound_changes_nothing(text):
+def test_of_an_event_that_is_not_sound_no_usage_is_taken(text):
     kind, payload = delta("end_turn", cost=1)
     data = json.dumps(payload).encode()
-    assert fold((kind, data)).stop_reason == "end_turn"
-    assert fold((kind, data[:-1] + b', "more": ' + text + b"}")) == UsageReader()
+    assert fold((kind, data)).usage == Usage(cost_nano=10**9)
+    assert fold((kind, data[:-1] + b', "more": ' + text + b"}")).usage == Usage()
+
+
+def test_an_event_too_deep_is_refused_also_when_the_stack_has_room():
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + 5000)
+    try:
+        test_of_an_event_that_is_not_sound_no_usage_is_taken(b"[" * 1001 + b"]" * 1001)
+    finally:
+        sys.setrecursionlimit(limit)

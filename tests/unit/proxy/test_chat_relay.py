@@ -118,6 +118,19 @@ def test_a_comment_that_came_as_data_is_left_out() -> None:
     assert relay.feed(text(0)) == text(0)
 
 
+@pytest.mark.parametrize("what", [b'"cost":NaN', b'"cost":1e99999999999999999999', b'"x":"\xff"', b'"x":'])
+def test_a_finish_that_can_not_be_read_is_held_all_the_same(what: bytes) -> None:
+    finish = b'data: {"choices":[{"index":0,"finish_reason": "stop"}],"usage":{%b}}\n\n' % what
+    relay, passed = feed(text(0), finish, BILL, DONE)
+    assert passed == text(0)
+    assert (relay.held, relay.is_finished) == (finish + BILL + DONE, True)
+
+
+@pytest.mark.parametrize("odd", [b"data: hello\n\n", b'data: {"choices":[{"finish_reason":null}],"x":NaN}\n\n'])
+def test_what_can_not_be_read_and_finishes_nothing_goes_out(odd: bytes) -> None:
+    assert feed(odd, text(0))[1] == odd + text(0)
+
+
 def test_done_before_any_finish_is_dropped() -> None:
     relay, passed = feed(text(0), DONE)
     assert passed == text(0)

@@ -66,6 +66,44 @@ def test_a_stream_cut_after_any_event_holds_back_its_end(count: int) -> None:
     assert PASSED.startswith(passed)
 
 
+def test_an_end_with_other_line_ends_behind_a_run_is_held() -> None:
+    close = CLOSE.replace(b"\n", b"\r")
+    relay, passed = feed(START, DELTA + close + STOP[:-1], STOP[-1:])
+    assert passed == RENAMED + DELTA
+    assert relay.held == close + STOP
+
+
+@pytest.mark.parametrize("what", [b'"cost":NaN', b'"cost":1e99999999999999999999', b'"x":"\xff"', b'"x":'])
+def test_a_closing_delta_that_can_not_be_read_is_held_all_the_same(what: bytes) -> None:
+    close = b'event: message_delta\ndata: {"delta":{"stop_reason":"end_turn"},"usage":{%b}}\n\n' % what
+    relay, passed = feed(START, DELTA, close, STOP)
+    assert passed == RENAMED + DELTA
+    assert (relay.held, relay.is_finished) == (close + STOP, True)
+
+
+@pytest.mark.parametrize("odd", [DONE, b"event: x\ndata: : OPENROUTER PROCESSING\n\n", b"event: x\ndata:  [DONE]\n\n"])
+def test_a_sentinel_with_a_name_is_left_out_in_mid_stream(odd: bytes) -> None:
+    assert feed(START, odd, DELTA, odd + DELTA)[1] == RENAMED + DELTA + DELTA
+
+
+@pytest.mark.parametrize("before", [b"", START + DELTA + CLOSE], ids=["before the first event", "behind the last"])
+@pytest.mark.parametrize("filler", [b":\n\n", PING], ids=["comments", "pings"])
+def test_what_can_not_go_out_yet_does_not_fill_the_memory(before: bytes, filler: bytes) -> None:
+    relay = MessagesRelay("mine", max_held_bytes=100_000)
+    relay.feed(before + filler * 500)
+    with pytest.raises(EventTooLarge, match="100,000 bytes that can't go out yet"):
+        relay.feed(filler * 1200)  # an empty comment takes memory too
+
+
+def test_what_was_held_and_went_out_counts_no_more() -> None:
+    relay = MessagesRelay("mine", max_held_bytes=100_000)
+    relay.feed(COMMENT * 1000)
+    relay.feed(START + CLOSE)
+    relay.feed(COMMENT * 1000)
+    assert relay.feed(STOP) == b""
+    assert relay.is_finished
+
+
 def test_nothing_goes_out_before_the_first_event() -> None:
     relay = MessagesRelay("mine")
     assert relay.feed(COMMENT + COMMENT) == b""
