@@ -74,7 +74,9 @@ class KeyedDigest:
     """HMAC-SHA-256 (RFC 2104) with one key: as `hmac.digest`, in half the time, as both hashes are begun once."""
 
     def __init__(self, key: bytes) -> None:
-        """key: no longer than a block of SHA-256, which is 64 bytes."""
+        """key: no longer than a block of SHA-256, which is 64 bytes; else ValueError."""
+        if len(key) > hashlib.sha256().block_size:
+            raise ValueError("a key of more than 64 bytes has to be hashed first")
         block = key.ljust(hashlib.sha256().block_size, b"\0")
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))

@@ -15,7 +15,6 @@ _RANDOM_BITS = 74
 _LOW_BITS = 62  # of them, below the variant
 _LOW = (1 << _LOW_BITS) - 1
 _FIXED = 0x7 << 76 | 0x2 << 62  # version and variant
-IDS_HELD = 16_384  # of the keys and clients that are at work, by whoever would otherwise read or write them anew
 _SAFETY = uuid.SafeUUID.unknown  # to look up a member of an enum is a call in Python
 
 
@@ -61,9 +60,12 @@ def hex_of(value: uuid.UUID) -> str:
     return value.int.to_bytes(16, "big").hex()
 
 
+IDS_HELD = 16_384  # ten thousand clients and their keys; some 5 MB, if there are as many
+
+
 @functools.lru_cache(IDS_HELD)
 def held_hex(value: int) -> str:
-    """Of an id's `int`, worked out once for the few ids that many rows name. An id itself takes long to be found."""
+    """Of an id's `int`, worked out once for the ids that many rows name. An id itself takes long to be found."""
     return value.to_bytes(16, "big").hex()
 
 

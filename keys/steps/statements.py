@@ -235,5 +235,5 @@ rfc3339: Callable[[dt.datetime], str] = msgspec.to_builtins  # as `isoformat`, t
 
 @functools.lru_cache(IDS_HELD)
 def _uuid_of(stored: str) -> UUID:
-    """The same few keys and clients are read at every batch."""
+    """The same keys and clients are read again and again."""
     return UUID(hex=stored)

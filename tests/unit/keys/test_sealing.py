@@ -164,6 +164,11 @@ def test_a_keyed_digest_is_the_standards_hmac(key: bytes, text: str) -> None:
     assert [digest.of(text), digest.of(text)] == [expected] * 2, "also when it is asked again"
 
 
+def test_a_key_that_hmac_would_have_to_hash_is_refused() -> None:
+    with pytest.raises(ValueError, match="64 bytes"):
+        KeyedDigest(b"k" * 65)
+
+
 def test_the_check_value_tells_master_and_index_keys_apart() -> None:
     value = VAULT.check_value("mk-old")
     assert value != VAULT.check_value("mk-new")
