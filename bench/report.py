@@ -158,7 +158,7 @@ def warnings(results: Results) -> Iterator[str]:
     if busy > _BUSY:
         yield f"THE MACHINE WAS BUSY: others took up to {busy:.0%} of the server's core. Only CPU times tell something."
     if results.pace and min(results.pace) < _STEADY * max(results.pace):
-        yield "THE MACHINE CHANGED ITS PACE meanwhile. Only ratios tell something."
+        yield "THE MACHINE CHANGED ITS PACE meanwhile: compare by ratios, and with no other run."
     full = [key for key, f in figures.items() if f.load_share > _FULL and key[0] != DIRECT]
     if full:
         yield f"The load's core was full at {len(full)} of {len(figures)} figures; one: {', '.join(map(str, full[0]))}."

@@ -24,7 +24,7 @@ _MONEY: Final = Context(prec=50, rounding=ROUND_HALF_EVEN)
 _MAX_NAME_CHARS: Final = 200
 
 _Known = TypeVar("_Known", int, int | None)
-_Event = TypeVar("_Event")
+_Usual = TypeVar("_Usual")
 
 
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
@@ -80,7 +80,7 @@ class _UsualEnd(msgspec.Struct):
     usage: _EventUsage
 
 
-_USUAL: Final = msgspec.json.Decoder(_UsualAnswer)
+_USUAL_ANSWER: Final = msgspec.json.Decoder(_UsualAnswer)
 _USUAL_START: Final = msgspec.json.Decoder(_UsualStart)
 _USUAL_END: Final = msgspec.json.Decoder(_UsualEnd)
 
@@ -174,7 +174,7 @@ class UsageReader:
         return True
 
 
-def _read_usual(decoder: msgspec.json.Decoder[_Event], data: bytes) -> _Event | None:
+def _read_usual(decoder: msgspec.json.Decoder[_Usual], data: bytes) -> _Usual | None:
     """None: it is none of the usual ones."""
     if is_too_deep(data):
         return None
@@ -197,14 +197,13 @@ def parse_payload(data: bytes) -> dict[str, Any]:
 
 def read_answer(body: bytes) -> Answer:
     """A JSON answer with a status of 2xx. Raises `UnreadableAnswer`."""
-    if is_too_deep(body):
-        return read_any_answer(body)  # which refuses it
+    usual = _read_usual(_USUAL_ANSWER, body)
+    if usual is None:
+        return read_any_answer(body)
+    reported = usual.usage
     try:
-        usual = _USUAL.decode(body)
-        body.decode()  # what is not read of it may be no text
-        reported = usual.usage
         cost_nano = _cost_of_text(bytes(reported.cost))
-    except (ValueError, RecursionError):
+    except ValueError:
         return read_any_answer(body)
     usage = Usage(
         reported.input_tokens,

@@ -38,12 +38,14 @@ from proxy.upstream_try import UpstreamTry
 
 logger = logging.getLogger("opensvm.proxy")
 
-_STREAM_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
-_STREAM_HEAD = Head(200, _STREAM_HEADERS)
+_STREAM_HEAD = Head(
+    200,
+    [
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-cache"),
+        (b"x-accel-buffering", b"no"),
+    ],
+)
 _JSON_HEADERS = [(b"content-type", b"application/json")]
 _SECONDS_AFTER_ENOUGH_KEYS = 1.0  # others may be free
 

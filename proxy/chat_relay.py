@@ -21,7 +21,7 @@ _DONE = b"data: [DONE]\n\n"
 _DATA_START = re.compile(rb"\A(?:\xef\xbb\xbf)?(?:[^\r\n]*[\r\n])*?data:")
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
 # Ends, bills, errors, and chunks of other choices than the first.
-_WORTH_READING = re.compile(rb'"finish_reason"\s*:\s*"|"usage"\s*:\s*\{|"error"|"index"\s*:\s*[1-9]')
+_WORTH_READING = re.compile(_FINISH.pattern + rb'|"usage"\s*:\s*\{|"error"|"index"\s*:\s*[1-9]')
 
 
 @dataclass(slots=True)

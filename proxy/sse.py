@@ -14,7 +14,6 @@ MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
 
 _BOM: Final = b"\xef\xbb\xbf"
 _LF: Final = 10
-_TWO_LF: Final = b"\n\n"
 _CR: Final = 13
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 # Atomic, so that the CR and the LF of one CRLF are never taken for two line ends.
@@ -125,7 +124,7 @@ class EventReader:
         What it begins and does not complete is kept, as reads cut a stream anywhere. No CR may be in that: behind one,
         events end in other ways.
         """
-        end = chunk.rfind(_TWO_LF) + 2
+        end = chunk.rfind(b"\n\n") + 2
         if end < 2 or self._at_start or self._has_cr or self._usual is None:
             return None
         if len(self._buffer) + len(chunk) > self._max_event_bytes:

@@ -301,8 +301,9 @@ USAGES = st.fixed_dictionaries(
     },
 )
 NAMES = mostly(st.sampled_from(["gen-1", "a/b", "", "a\0b", "\ud800", "x" * 300]))
+KINDS = (b"message_start", b"message_delta")
 EVENTS = st.tuples(
-    st.sampled_from([b"message_start", b"message_delta"]),
+    st.sampled_from(KINDS),
     st.fixed_dictionaries(
         {
             "message": mostly(st.fixed_dictionaries({"id": NAMES, "model": NAMES, "usage": mostly(USAGES)})),
@@ -311,7 +312,6 @@ EVENTS = st.tuples(
         }
     ),
 )
-KINDS = (b"message_start", b"message_delta")
 
 
 @given(st.lists(EVENTS, min_size=1, max_size=4), st.booleans())

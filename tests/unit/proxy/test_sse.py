@@ -1,3 +1,4 @@
+import itertools
 import re
 import time
 
@@ -253,13 +254,20 @@ RUN_PIECES = (
 )
 
 
+def chunks_of(stream, sizes):
+    """The stream in chunks of these sizes, again and again."""
+    at = 0
+    for size in itertools.cycle(sizes):
+        if at >= len(stream):
+            return
+        yield stream[at : at + size]
+        at += size
+
+
 @given(st.lists(st.sampled_from(RUN_PIECES), max_size=8).map(b"".join), st.lists(st.integers(1, 60), min_size=1))
 def test_a_run_is_what_the_events_one_by_one_would_be(stream, sizes):
     quick, plain = EventReader(usual=usual_events(KIND)), EventReader()
-    at = number = 0
-    while at < len(stream):
-        chunk = stream[at : at + sizes[number % len(sizes)]]
-        at, number = at + len(chunk), number + 1
+    for chunk in chunks_of(stream, sizes):
         runs, events = quick.feed(chunk), plain.feed(chunk)
         assert b"".join(run.raw for run in runs) == b"".join(event.raw for event in events)
         assert [(run.kind, run.data) for run in runs if run.kind != KIND] == [
@@ -285,10 +293,7 @@ def test_a_chunk_that_is_a_run_alone_is_told_by_its_line_ends(chunk):
 @example(PING + DELTA + START + b"\r\r" + DELTA, [len(PING), len(DELTA + START) + 2, len(DELTA)])  # a CR is behind
 def test_what_is_taken_as_a_run_is_what_would_have_been_fed(stream, sizes):
     quick, plain = EventReader(usual=usual_events(KIND)), EventReader()
-    at = number = 0
-    while at < len(stream):
-        chunk = stream[at : at + sizes[number % len(sizes)]]
-        at, number = at + len(chunk), number + 1
+    for chunk in chunks_of(stream, sizes):
         events = plain.feed(chunk)
         run = quick.take_run(chunk)
         if run is None:
