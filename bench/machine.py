@@ -74,7 +74,8 @@ def idle_share(cores: Cores, seconds: float = 1.0) -> dict[str, float]:
 def pace(core: int, seconds: float = 0.5) -> float:
     """Millions of turns that an empty loop of Python's makes on `core` in a second.
 
-    A machine that is shared may be three times as slow an hour later, and nothing else here shows it.
+    A shared machine may be a third as fast an hour later, with idle cores. It is a sample: of what comes between two of
+    them, and of memory that is slow, it tells nothing.
     """
     with running_on(core):
         turns, started = 0, time.perf_counter()

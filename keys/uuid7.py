@@ -60,7 +60,7 @@ def hex_of(value: uuid.UUID) -> str:
     return value.int.to_bytes(16, "big").hex()
 
 
-IDS_HELD = 16_384  # ten thousand clients and their keys; some 5 MB, if there are as many
+IDS_HELD = 16_384  # ten thousand clients, and the pool's keys; some 5 MB in each cache, if there are as many
 
 
 @functools.lru_cache(IDS_HELD)

@@ -6,6 +6,7 @@ Nothing here fails on what upstream sends but `read_answer`, for what is no JSON
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Context, Decimal
@@ -80,6 +81,7 @@ class _UsualEnd(msgspec.Struct):
     usage: _EventUsage
 
 
+_SHOWN_REASON: Final = re.compile(rb'"stop_reason"\s*:\s*(?!null\b|false\b|"")\S')
 _USUAL_ANSWER: Final = msgspec.json.Decoder(_UsualAnswer)
 _USUAL_START: Final = msgspec.json.Decoder(_UsualStart)
 _USUAL_END: Final = msgspec.json.Decoder(_UsualEnd)
@@ -114,7 +116,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 class UsageReader:
     """Folds a stream's events; later values override earlier ones, null is no value.
 
-    `is_ending` is set from the message_delta on that finishes the answer, or that can't be read and so may finish it.
+    `is_ending` is set from the message_delta on that finishes the answer, or that can't be read and shows a reason.
     """
 
     id: str = ""
@@ -136,7 +138,7 @@ class UsageReader:
             if end is None or not self._take_usage(end.usage):
                 self.fold_any(kind, data)
                 return
-            self.is_ending = self.is_ending or end.delta.stop_reason is not None
+            self.is_ending = self.is_ending or bool(end.delta.stop_reason)
 
     def fold_any(self, kind: bytes, data: bytes) -> None:
         """As `fold`, but every value is looked at, with forbearance.
@@ -151,8 +153,8 @@ class UsageReader:
             self.model = name_of(message.get("model")) or self.model
             self.usage = _with_usage(self.usage, message.get("usage"))
         elif kind == b"message_delta":
-            is_end = not payload or mapping_of(payload.get("delta")).get("stop_reason") is not None
-            self.is_ending = self.is_ending or is_end
+            reason = mapping_of(payload.get("delta")).get("stop_reason") if payload else _SHOWN_REASON.search(data)
+            self.is_ending = self.is_ending or bool(reason)
             self.usage = _with_usage(self.usage, payload.get("usage"))
 
     def _take_usage(self, reported: _EventUsage) -> bool:

@@ -51,7 +51,7 @@ def has_error(payload: Mapping[str, Any]) -> bool:
 def finished_choices(payload: Mapping[str, Any]) -> Iterator[tuple[int, bool]]:
     """The index of each choice in a chunk, and whether the chunk finishes it."""
     for choice in _choices(payload):
-        yield tokens_of(choice.get("index")) or 0, bool(name_of(choice.get("finish_reason")))
+        yield tokens_of(choice.get("index")) or 0, bool(choice.get("finish_reason"))
 
 
 def _finish_reason(payload: Mapping[str, Any]) -> str:

@@ -19,9 +19,10 @@ from proxy.stream_relay import StreamRelay
 
 _DONE = b"data: [DONE]\n\n"
 _DATA_START = re.compile(rb"\A(?:\xef\xbb\xbf)?(?:[^\r\n]*[\r\n])*?data:")
-_FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
+_REASON = rb'"finish_reason"\s*:\s*'
+_FINISH = re.compile(_REASON + rb'(?!null\b|false\b|""|"error")\S')
 # Ends, bills, errors, and chunks of other choices than the first.
-_WORTH_READING = re.compile(_FINISH.pattern + rb'|"usage"\s*:\s*\{|"error"|"index"\s*:\s*[1-9]')
+_WORTH_READING = re.compile(_REASON + rb'(?!null\b)\S|"usage"\s*:\s*\{|"error"|"index"\s*:\s*[1-9]')
 
 
 @dataclass(slots=True)
@@ -30,19 +31,19 @@ class ChatRelay(StreamRelay):
 
     usage: ChatUsageReader = field(default_factory=ChatUsageReader)
     _choices: dict[int, bool] = field(default_factory=dict)  # whether it has finished
-    _has_lost_finish: bool = False
+    _may_be_whole: bool = False  # a finish was seen in what can't be read: a reason to hold, but none to call it an end
 
     def finish(self) -> bytes:
         """Upstream has closed. A `[DONE]` that it owed to a whole answer is made up for."""
         passed = StreamRelay.finish(self)
-        if self._is_holding and self.error is None and not self.is_finished:
+        if self._is_whole and self.error is None and not self.is_finished:
             self._waiting.append(_DONE)
             self.is_finished = True
         return passed
 
     def _read(self, event: RawEvent) -> bytes:
         if event.is_done:
-            self._is_holding = self.is_finished = self._is_whole
+            self._is_holding = self.is_finished = self._is_whole or self._may_be_whole
             return event.raw if self.is_finished else b""
         if event.is_stray_comment:
             return b""
@@ -54,16 +55,15 @@ class ChatRelay(StreamRelay):
                 self.error = payload
                 return b""
             self.usage.fold(payload)
-            self._has_lost_finish = self._has_lost_finish or (not payload and bool(_FINISH.search(event.raw)))
+            self._may_be_whole = self._may_be_whole or (not payload and bool(_FINISH.search(event.raw)))
             self._note_choices(payload)
-            self._is_holding = self._is_whole  # another choice may begin when the first has ended
+            self._is_holding = self._is_whole or self._may_be_whole  # another choice may begin when the first has ended
         self.has_started = True
         return _with_model(event.raw, self.model_asked)
 
     @property
     def _is_whole(self) -> bool:
-        """Or may be, by what can't be read."""
-        return self._has_lost_finish or (bool(self._choices) and all(self._choices.values()))
+        return bool(self._choices) and all(self._choices.values())
 
     def _note_choices(self, payload: Mapping[str, Any]) -> None:
         for index, is_finished in finished_choices(payload):

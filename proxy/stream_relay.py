@@ -81,10 +81,10 @@ class StreamRelay:
 
     def _hold(self, raw: bytes) -> None:
         """An upstream that never finishes an answer must not fill the memory with what is held of it."""
-        self._waiting.append(raw)
         self._held_bytes += len(raw) + _BYTES_BESIDE
-        if self._held_bytes > self.max_held_bytes:
+        if self._held_bytes > self.max_held_bytes and not self.is_finished:
             raise EventTooLarge(f"more than {self.max_held_bytes:,} bytes that can't go out yet")
+        self._waiting.append(raw)
 
     def _read(self, event: RawEvent) -> bytes:
         """Note what the event says; answers its bytes as the client shall get them."""

@@ -238,13 +238,25 @@ def test_the_stop_reason_marks_the_delta_that_finishes_the_answer():
         b'{"delta":{"stop_reason":"end_turn"},"usage":{"cost":1e99999999999999999999}}',
         b'{"delta":{"stop_reason":"end_turn"},"usage":{"cost":NaN}}',
         b'{"delta":{"stop_reason":"end_turn"},"usage":{},"x":"\xff"}',
-        b"",
-        b"[DONE]",
-        b"null",
+        b'{"delta":{"stop_reason" :\n"end_turn"',
     ],
 )
-def test_a_delta_that_can_not_be_read_may_be_the_one_that_finishes_the_answer(data):
+def test_a_delta_that_shows_an_odd_reason_or_can_not_be_read_may_finish_the_answer(data):
     assert fold((b"message_delta", data)).is_ending
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"delta":{"stop_reason":null},"usage":{"cost":NaN}}',
+        b'{"delta":{"stop_reason":""},"usage":{"cost":NaN}}',
+        b'{"delta":{"stop_reason":""},"usage":{}}',
+        b'{"delta":{"stop_reason":false},"usage":{}}',
+        b"{}",
+    ],
+)
+def test_a_delta_that_shows_no_reason_finishes_nothing(data):
+    assert not fold((b"message_delta", data)).is_ending
 
 
 def test_an_event_without_id_and_model_keeps_those_before():
@@ -266,13 +278,18 @@ def test_other_events_change_nothing(kind):
         b"null",
         b"[]",
         b'{"message":5,"delta":5,"usage":5}',
-        b'{"message":{"usage":[]},"delta":{"stop_reason":5}}',
+        b'{"message":{"usage":[]},"delta":{"stop_reason":[]}}',
     ],
 )
 @pytest.mark.parametrize("kind", [b"message_start", b"message_delta"])
-def test_garbage_in_a_stream_says_nothing_of_its_usage(kind, data):
-    reader = fold((kind, data))
-    assert (reader.id, reader.model, reader.usage) == ("", "", Usage())
+def test_garbage_in_a_stream_changes_nothing(kind, data):
+    assert fold((kind, data)) == UsageReader()
+
+
+def test_an_odd_reason_to_stop_is_one_and_says_nothing_of_the_usage():
+    assert fold((b"message_delta", b'{"message":{"usage":[]},"delta":{"stop_reason":5}}')) == UsageReader(
+        is_ending=True
+    )
 
 
 @given(st.sampled_from([b"message_start", b"message_delta"]), st.binary(max_size=100))

@@ -126,7 +126,36 @@ def test_a_finish_that_can_not_be_read_is_held_all_the_same(what: bytes) -> None
     assert (relay.held, relay.is_finished) == (finish + BILL + DONE, True)
 
 
-@pytest.mark.parametrize("odd", [b"data: hello\n\n", b'data: {"choices":[{"finish_reason":null}],"x":NaN}\n\n'])
+@pytest.mark.parametrize("reason", ['"\\ud800"', '"\\u0000"', "5", "true"])
+def test_an_odd_reason_to_finish_is_one(reason: str) -> None:
+    finish = f'data: {{"id":"gen-1","choices":[{{"index":0,"finish_reason":{reason}}}]}}\n\n'.encode()
+    relay, passed = feed(text(0), finish, DONE)
+    assert passed == text(0)
+    assert (relay.held, relay.is_finished) == (finish + DONE, True)
+
+
+def unreadable(reason: str) -> bytes:
+    return f'data: {{"choices":[{{"index":0,"finish_reason":{reason}}}],"x":NaN}}\n\n'.encode()
+
+
+@pytest.mark.parametrize(
+    ("events", "held"),
+    [
+        ([text(0), text(1), unreadable('"stop"'), text(1)], 2),
+        ([text(0), unreadable('"stop"')], 1),
+        ([text(0), unreadable('"error"')], 0),
+        ([text(0), unreadable('""'), text(0)], 0),
+    ],
+    ids=["another choice goes on", "nothing follows", "an error", "no reason"],
+)
+def test_what_only_may_be_an_end_makes_no_cut_stream_a_whole_answer(events: list[bytes], held: int) -> None:
+    relay, passed = feed(*events)
+    assert not relay.is_finished
+    assert passed == b"".join(events[: len(events) - held])
+    assert relay.held == b"".join(events[len(events) - held :])
+
+
+@pytest.mark.parametrize("odd", [b"data: hello\n\n", unreadable("null"), unreadable("false")])
 def test_what_can_not_be_read_and_finishes_nothing_goes_out(odd: bytes) -> None:
     assert feed(odd, text(0))[1] == odd + text(0)
 

@@ -95,6 +95,18 @@ def test_what_can_not_go_out_yet_does_not_fill_the_memory(before: bytes, filler:
         relay.feed(filler * 1200)  # an empty comment takes memory too
 
 
+@pytest.mark.parametrize("odd", [b"event: message_delta\n\n", b"event: message_delta\ndata: {}\n\n"])
+def test_a_message_delta_that_says_nothing_is_passed_on_at_once(odd: bytes) -> None:
+    assert feed(START, odd, DELTA)[1] == RENAMED + odd + DELTA
+
+
+def test_the_event_that_completes_an_answer_is_never_too_much() -> None:
+    relay = MessagesRelay("mine", max_held_bytes=len(CLOSE) + 64)
+    relay.feed(START + CLOSE)
+    relay.feed(STOP)
+    assert (relay.held, relay.is_finished) == (CLOSE + STOP, True)
+
+
 def test_what_was_held_and_went_out_counts_no_more() -> None:
     relay = MessagesRelay("mine", max_held_bytes=100_000)
     relay.feed(COMMENT * 1000)
